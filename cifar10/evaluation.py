@@ -1,0 +1,116 @@
+"""Measures a checkpoint on record files."""
+
+import re
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import cli
+from cifar10 import dataset
+from cifar10 import inputs
+from cifar10 import model
+from cifar10 import networks
+from cifar10 import training
+from cifar10 import UserError
+
+_BATCH_SIZE = 250
+
+
+class Result(NamedTuple):
+  """What was measured."""
+  step: int  # That the checkpoint was written after.
+  num_examples: int
+  metrics: dict  # Means by the tags of `model.metrics()`.
+  summary: tf.Summary  # Them, and pictures and activations of one batch.
+
+
+class CheckpointGone(Exception):
+  """The checkpoint was deleted before it was read; there is a newer one."""
+
+
+def step_of(checkpoint):
+  """Returns the step in the name of a checkpoint, `...-1000`."""
+  match = re.search(r'-(\d+)$', checkpoint)
+  if not match:
+    raise UserError(f'{checkpoint}: expected a name that ends in -STEP')
+  return int(match.group(1))
+
+
+def evaluate(checkpoint, run, data, files, num_examples=None,
+             use_moving_averages=True, device=None):
+  """Measures a checkpoint on each record of the files once.
+
+  Args:
+    checkpoint: its path, as tf.train.latest_checkpoint() gives.
+    run: the `Run` that wrote it: only its network and recipe matter.
+    data: the `dataset.Dataset` the files are of.
+    files: paths of record files.
+    num_examples: measure only so many, the first.
+    use_moving_averages: whether to use the averages of the variables.
+    device: where to compute; None: the GPU, if there is one.
+
+  Returns:
+    The `Result`.
+
+  Raises:
+    CheckpointGone: it was deleted meanwhile.
+    UserError: it does not hold what the network needs.
+  """
+  count = data.count(files)
+  count = min(num_examples or count, count)
+  network = networks.NETWORKS[run.network]
+  with tf.Graph().as_default(), tf.device(device):
+    images, labels = inputs.inputs(files, data.format, run.recipe.crop_size,
+                                   _BATCH_SIZE, count)
+    logits = network.inference(images, data.format.num_classes)
+    sums = {tag: tf.reduce_sum(values)
+            for tag, values in model.metrics(logits, labels).items()}
+    variables = {v.op.name: v for v in tf.global_variables()}
+    if use_moving_averages:
+      # The decay matters only to training.
+      variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
+    saver = tf.train.Saver(variables)
+    summaries = tf.summary.merge_all()
+
+    on_cpu = {'GPU': 0} if device and 'cpu' in device.lower() else {}
+    with tf.Session(config=training.session_config(
+        device_count=on_cpu)) as session:
+      try:
+        saver.restore(session, checkpoint)
+      except (tf.errors.OpError, ValueError) as e:
+        if not tf.train.checkpoint_exists(checkpoint):
+          raise CheckpointGone(checkpoint) from e
+        raise UserError(f'{checkpoint}: does not hold network {run.network}: '
+                        + str(e).split('\n', maxsplit=1)[0]) from e
+      session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+      # The summaries are of the first batch, and measure it like the others.
+      totals, summary = session.run([sums, summaries])
+      for _ in range(_BATCH_SIZE, count, _BATCH_SIZE):
+        batch = session.run(sums)
+        totals = {tag: totals[tag] + batch[tag] for tag in totals}
+
+  metrics = {tag: float(total) / count for tag, total in totals.items()}
+  summary = tf.Summary.FromString(summary)
+  for tag, value in metrics.items():
+    summary.value.add(tag=tag, simple_value=value)
+  return Result(step_of(checkpoint), count, metrics, summary)
+
+
+def evaluate_newest(run):
+  """Measures and prints what a run has come to, on the test records.
+
+  Args:
+    run: a prepared `Run`.
+  """
+  data = dataset.ensure(run.dataset, run.data_dir)
+  result = evaluate(tf.train.latest_checkpoint(run.train_dir), run, data,
+                    data.test)
+  print_result(result, run, 'test')
+
+
+def print_result(result, run, eval_data):
+  """Prints a `Result` on one line."""
+  print(f"{cli.timestamp()}: precision @ 1 = {result.metrics['Precision @ 1']:.3f}"
+        f' (step {result.step}, {result.num_examples} examples, cross-entropy '
+        f"{result.metrics['cross_entropy']:.3f}, {run.dataset} {eval_data})",
+        flush=True)

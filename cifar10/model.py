@@ -1,0 +1,205 @@
+"""The tutorial's network, and what every network is trained with.
+
+`inference()` is the convolutional network of TensorFlow's CIFAR-10 tutorial,
+after cuda-convnet by Alex Krizhevsky. `loss()` and `train()` serve any network.
+"""
+
+import re
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import layers
+from cifar10.recipe import Recipe
+
+# Tutorial: "about 86%" after 60 to 100 thousand steps of 128 images of 50,000;
+# 256 epochs are 100,000 such steps.
+RECIPE = Recipe(
+    epochs=256,
+    batch_size=128,
+    crop_size=24,
+    learning_rate=0.1,
+    learning_rate_decay_factor=0.1,
+    epochs_per_decay=350,
+    weight_decay=0.004,
+    decayed_variables='local[34]/weights',
+    moving_average_decay=0.9999)
+
+
+def inference(images, num_classes):
+  """The tutorial's network: two convolutions, two dense layers, and logits.
+
+  Args:
+    images: float32 [n, height, width, depth]; the tutorial's are 24x24x3.
+    num_classes: how many classes to tell apart.
+
+  Returns:
+    float32 [n, num_classes] logits. Softmax is left to the loss.
+  """
+  with tf.variable_scope('conv1'):
+    conv1 = layers.conv2d(images, 5, 64, stddev=0.05, bias=0.0)
+    layers.activation_summary(conv1)
+  pool1 = _max_pool(conv1, 'pool1')
+  norm1 = _local_response_normalization(pool1, 'norm1')
+
+  with tf.variable_scope('conv2'):
+    conv2 = layers.conv2d(norm1, 5, 64, stddev=0.05, bias=0.1)
+    layers.activation_summary(conv2)
+  norm2 = _local_response_normalization(conv2, 'norm2')
+  pool2 = _max_pool(norm2, 'pool2')
+
+  with tf.variable_scope('local3'):
+    features = pool2.shape[1] * pool2.shape[2] * pool2.shape[3]
+    local3 = tf.nn.relu(layers.dense(
+        tf.reshape(pool2, [-1, features]), 384, stddev=0.04, bias=0.1))
+    layers.activation_summary(local3)
+
+  with tf.variable_scope('local4'):
+    local4 = tf.nn.relu(layers.dense(local3, 192, stddev=0.04, bias=0.1))
+    layers.activation_summary(local4)
+
+  with tf.variable_scope('softmax_linear'):
+    logits = layers.dense(local4, num_classes, stddev=1 / 192.0, bias=0.0)
+    layers.activation_summary(logits)
+  return logits
+
+
+def _max_pool(inputs, name):
+  return tf.nn.max_pool2d(inputs, ksize=3, strides=2, padding='SAME', name=name)
+
+
+def _local_response_normalization(inputs, name):
+  return tf.nn.lrn(inputs, depth_radius=4, bias=1.0, alpha=0.001 / 9.0,
+                   beta=0.75, name=name)
+
+
+def metrics(logits, labels):
+  """What is measured of each image, in training and in evaluation.
+
+  Args:
+    logits: float32 [n, classes].
+    labels: int32 [n].
+
+  Returns:
+    Dict of float32 [n] tensors by summary tag: `cross_entropy` in nats, and
+    `Precision @ 1`, 1.0 where the largest logit is the label's. (The first of
+    equal ones decides: tf.nn.in_top_k calls each of them right, so a network
+    that tells nothing apart would score 100%.)
+  """
+  cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=labels, logits=logits)
+  correct = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
+  return {'cross_entropy': cross_entropy,
+          'Precision @ 1': tf.cast(correct, tf.float32)}
+
+
+def loss(logits, labels):
+  """Returns the means of `metrics()` over the batch, float32 scalars by tag.
+
+  `cross_entropy` is what is to be made small. The weight decay, which depends
+  on no image, is added in `train()`: once, however many towers there are.
+  """
+  return {tag: tf.reduce_mean(values)
+          for tag, values in metrics(logits, labels).items()}
+
+
+class Step(NamedTuple):
+  """One training step, to be run by `training.loop()`.
+
+  `step` and all else that is measured are of before the update.
+  """
+  train_op: tf.Operation  # Updates everything.
+  step: tf.Tensor  # int64 scalar; the first is 0.
+  learning_rate: tf.Tensor  # float32 scalar.
+  losses: dict  # float32 scalars: `total_loss` and what `loss()` returns.
+  gradient_norms: dict  # float32 scalars by variable name.
+
+
+def train(losses, gradients, recipe, batch_size, num_examples):
+  """Adds the update: gradient descent, then the moving averages.
+
+  Args:
+    losses: what `loss()` returns, the mean over all towers.
+    gradients: of `losses['cross_entropy']`, in the order of
+      tf.trainable_variables().
+    recipe: the `Recipe`.
+    batch_size: images in a step, over all towers.
+    num_examples: images in an epoch.
+
+  Returns:
+    The `Step`.
+  """
+  variables = tf.trainable_variables()
+  global_step = tf.train.get_or_create_global_step()
+  step = tf.identity(global_step)
+  learning_rate = _learning_rate(recipe, step * batch_size, num_examples)
+  layers.scalar_summary('learning_rate', learning_rate)
+
+  decay = _weight_decay(recipe, variables)
+  losses = {**losses, 'total_loss': losses['cross_entropy'] + decay}
+  gradients = [
+      g if d is None else g + d
+      for g, d in zip(gradients, tf.gradients(decay, variables))]
+  averaged_losses = _add_loss_summaries(losses, step)
+
+  # The decay reads the variables too: all losses first, then the update.
+  with tf.control_dependencies(averaged_losses):
+    optimizer = tf.train.GradientDescentOptimizer(learning_rate)
+    apply_gradients = optimizer.apply_gradients(
+        zip(gradients, variables), global_step)
+
+  # After the update: otherwise the averages take in the weights of the step
+  # before, or of this one, as it happens.
+  with tf.control_dependencies([apply_gradients]):
+    averages = tf.train.ExponentialMovingAverage(
+        recipe.moving_average_decay, global_step)
+    train_op = averages.apply(variables)
+
+  with tf.control_dependencies([train_op]):
+    for variable, gradient in zip(variables, gradients):
+      layers.histogram_summary(variable.op.name, variable.read_value())
+      layers.histogram_summary(f'{variable.op.name}/gradients', gradient)
+
+  return Step(train_op, step, learning_rate, losses,
+              {v.op.name: tf.norm(g) for v, g in zip(variables, gradients)})
+
+
+def _learning_rate(recipe, images_seen, num_examples):
+  """Staircase decay by epochs, whatever the size of the batches."""
+  images_per_decay = int(recipe.epochs_per_decay * num_examples)
+  decays = tf.cast(images_seen // images_per_decay, tf.float32)
+  return recipe.learning_rate * recipe.learning_rate_decay_factor**decays
+
+
+def _weight_decay(recipe, variables):
+  decayed = [v for v in variables
+             if re.fullmatch(recipe.decayed_variables, v.op.name)]
+  return recipe.weight_decay * tf.add_n(
+      [tf.constant(0.0)] + [tf.nn.l2_loss(v) for v in decayed])
+
+
+def _add_loss_summaries(losses, step):
+  """Summaries of the losses, as they are and averaged with decay 0.9.
+
+  Args:
+    losses: float32 scalars by tag.
+    step: int64 scalar, how often they were averaged before.
+
+  Returns:
+    The averages, computed when all losses are.
+  """
+  # Averages start at 0, which this makes up for.
+  weight = 1 - 0.9 ** (tf.cast(step, tf.float32) + 1)
+  averaged = []
+  with tf.device('/cpu:0'), tf.control_dependencies(list(losses.values())):
+    for tag, value in losses.items():
+      if tag == 'Precision @ 1':
+        layers.scalar_summary(tag, value)
+        continue
+      average = tf.get_variable(f'{tag}/avg', [], tf.float32,
+                                tf.zeros_initializer(), trainable=False)
+      average = average.assign(0.9 * average + 0.1 * value)
+      layers.scalar_summary(f'{tag} (raw)', value)
+      layers.scalar_summary(tag, average / weight)
+      averaged.append(average)
+  return averaged

@@ -1,0 +1,130 @@
+r"""Trains a network on several devices, synchronously.
+
+    python -m cifar10.multi_gpu_train --num_gpus=2
+
+Each step's images are split over the towers, one a device. A tower computes
+the gradients of its part; they meet on the CPU, where the variables live, and
+are averaged, and one update is made of them: the same that one device makes of
+all the images (tutorial: "Training a Model Using Multiple GPU Cards").
+"""
+
+from absl import flags
+import tensorflow.compat.v1 as tf
+
+from cifar10 import cli
+from cifar10 import dataset
+from cifar10 import evaluation
+from cifar10 import model
+from cifar10 import networks
+from cifar10 import training
+
+FLAGS = flags.FLAGS
+
+
+def tower_loss(network, images, labels, num_classes):
+  """Computes the losses of one tower, and their gradients.
+
+  Args:
+    network: a module of `networks`.
+    images: float32 [n, height, width, depth], the tower's part of the batch.
+    labels: int32 [n].
+    num_classes: how many classes to tell apart.
+
+  Returns:
+    losses: what `model.loss()` returns.
+    gradients: of the cross-entropy, one for each of tf.trainable_variables().
+  """
+  logits = network.inference(images, num_classes)
+  losses = model.loss(logits, labels)
+  return losses, tf.gradients(losses['cross_entropy'],
+                              tf.trainable_variables())
+
+
+def average_gradients(tower_gradients):
+  """Averages the gradients over all towers, which waits for all of them.
+
+  Args:
+    tower_gradients: for each tower, a list of gradients, one for each variable.
+
+  Returns:
+    List of tensors, one for each variable.
+  """
+  return [_mean(gradients) for gradients in zip(*tower_gradients)]
+
+
+def _mean(tensors):
+  return tf.add_n(tensors) / len(tensors)
+
+
+def find_devices(num_towers):
+  """Returns a device for each tower: GPUs in turn, or the CPU without any."""
+  gpus = len(tf.config.list_physical_devices('GPU'))
+  return [f'/gpu:{i % gpus}' if gpus else '/cpu:0' for i in range(num_towers)]
+
+
+def train(run, devices, fresh=False, hooks=(), config=None):
+  """Trains to run.max_steps, from where an earlier call left off.
+
+  Args:
+    run: a `run.Run`.
+    devices: a device for each tower; several towers may share one.
+    fresh: whether to move an existing run.train_dir aside and start over.
+    hooks: further tf.train.SessionRunHooks.
+    config: ConfigProto of the session; default: `training.session_config()`.
+
+  Returns:
+    The `Run`, with what was None filled in.
+  """
+  run, data = training.prepare(run, fresh)
+  print('Towers: ' + ', '.join(
+      f'tower_{i} on {device}' for i, device in enumerate(devices)), flush=True)
+  with tf.Graph().as_default():
+    training.loop(build(run, data, devices), run, hooks, config)
+  return run
+
+
+def build(run, data, devices):
+  """Builds the graph of all towers and the update.
+
+  Args:
+    run: a prepared `Run`.
+    data: its `dataset.Dataset`.
+    devices: a device for each tower.
+
+  Returns:
+    The `model.Step`.
+  """
+  tf.set_random_seed(run.seed)
+  network = networks.NETWORKS[run.network]
+  with tf.device('/cpu:0'):
+    images, labels = training.batch(run, data)
+    parts = zip(tf.split(images, len(devices)), tf.split(labels, len(devices)))
+
+  towers = []
+  for i, (device, part) in enumerate(zip(devices, parts)):
+    # The first tower creates the variables; the others use the same.
+    with tf.device(device), tf.name_scope(f'tower_{i}'), \
+        tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
+      towers.append(tower_loss(network, *part, data.format.num_classes))
+
+  with tf.device('/cpu:0'):
+    tower_losses, tower_gradients = zip(*towers)
+    losses = {tag: _mean([tower[tag] for tower in tower_losses])
+              for tag in tower_losses[0]}
+    return model.train(losses, average_gradients(tower_gradients), run.recipe,
+                       run.global_batch, run.num_examples)
+
+
+def main():
+  run = cli.run_from_flags(num_towers=FLAGS.num_gpus)
+  run = train(run, find_devices(FLAGS.num_gpus), FLAGS.fresh)
+  if FLAGS.eval_at_end:
+    evaluation.evaluate_newest(run)
+
+
+if __name__ == '__main__':
+  cli.define_training_flags(dataset.DATASETS, list(networks.NETWORKS))
+  flags.DEFINE_integer('num_gpus', 1, 'How many towers to train. Those that '
+                       'find no GPU of their own share one, or the CPU.',
+                       lower_bound=1)
+  cli.run(main)

@@ -1,0 +1,118 @@
+"""`Run`: what a training run is, kept beside its checkpoints as `run.json`.
+
+Evaluation reads it, so that no forgotten flag can point it at another network
+or other data, and training compares it, so that no run goes on as another one.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+from typing import Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from cifar10 import UserError
+from cifar10.recipe import Recipe
+
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """The arguments of a training run. None is for what is yet to be found out.
+
+  Attributes:
+    train_dir: where checkpoints, event files and run.json go.
+    data_dir: where the record files are, or go.
+    data_url: where to download from, instead of the known places.
+    dataset: name of the data, see dataset.py.
+    network: name of the network, see networks/.
+    recipe: its hyperparameters; None: those it was published with.
+    batch_size: images per tower and step; None: the recipe's.
+    num_towers: how many parts a step's images are split into.
+    num_examples: training records, found by `training.prepare()`.
+    max_steps: the step to stop at, counted from the first start; None: as
+      many as the recipe's epochs take.
+    seed: of initial weights, order and distortions.
+    input: 'tfdata', or 'queue' for the tutorial's prefetch queues.
+    min_fraction_of_examples_in_queue: how much of an epoch those hold.
+    checkpoint_steps, summary_steps, log_frequency: steps from one checkpoint,
+      summary, line of text to the next.
+    keep_checkpoints: how many of the newest to keep.
+    log_device_placement: whether to log where each operation runs.
+  """
+  train_dir: str = '/tmp/cifar10_train'
+  data_dir: str = '/tmp/cifar10_data'
+  data_url: tuple = ()
+  dataset: str = 'cifar10'
+  network: str = 'convnet'
+  recipe: Optional[Recipe] = None
+  batch_size: Optional[int] = None
+  num_towers: int = 1
+  num_examples: Optional[int] = None
+  max_steps: Optional[int] = None
+  seed: int = 1
+  input: str = 'tfdata'
+  min_fraction_of_examples_in_queue: float = 0.4
+  checkpoint_steps: int = 1000
+  summary_steps: int = 100
+  log_frequency: int = 10
+  keep_checkpoints: int = 5
+  log_device_placement: bool = False
+
+  @property
+  def global_batch(self):
+    """Images in a step, over all towers."""
+    return self.batch_size * self.num_towers
+
+  def identity(self):
+    """Returns what must stay the same for a run to be the same, by name.
+
+    Not the number of towers, as they share out one global batch, and not the
+    length of the run.
+    """
+    recipe = dataclasses.asdict(self.recipe)
+    del recipe['batch_size'], recipe['epochs']
+    return {'dataset': self.dataset, 'network': self.network,
+            'seed': self.seed, 'global batch': self.global_batch,
+            'number of training records': self.num_examples, **recipe}
+
+
+def path(train_dir):
+  return os.path.join(train_dir, 'run.json')
+
+
+def save(run):
+  """Writes run.json into the run's train_dir, all of it or nothing."""
+  description = {
+      'version': VERSION,
+      'run': dataclasses.asdict(run),
+      'versions': {'python': platform.python_version(),
+                   'tensorflow': tf.__version__, 'numpy': np.__version__}}
+  part = path(run.train_dir) + '.part'
+  with open(part, 'w') as f:
+    json.dump(description, f, indent=2)
+    f.write('\n')
+  os.replace(part, path(run.train_dir))
+
+
+def load(train_dir):
+  """Returns the `Run` that run.json in train_dir describes, None without one.
+
+  Raises:
+    UserError: it is not what `save()` writes.
+  """
+  try:
+    with open(path(train_dir)) as f:
+      description = json.load(f)
+    if description['version'] != VERSION:
+      raise ValueError(f'version {description["version"]}, expected {VERSION}')
+    run = description['run']
+    return Run(**{**run, 'recipe': Recipe(**run['recipe'])})
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise UserError(f'{path(train_dir)}: is not a description of a run: '
+                    f'{type(e).__name__}: {e}') from e

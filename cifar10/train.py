@@ -1,0 +1,56 @@
+r"""Trains a network on one device.
+
+    python -m cifar10.train --train_dir=/tmp/cifar10_train
+
+The shortest whole example of a TF1 training program: input, network, loss,
+gradients, update, loop. See README.md for what to expect of it, and
+multi_gpu_train.py for several devices.
+"""
+
+from absl import flags
+import tensorflow.compat.v1 as tf
+
+from cifar10 import cli
+from cifar10 import dataset
+from cifar10 import evaluation
+from cifar10 import model
+from cifar10 import networks
+from cifar10 import training
+
+FLAGS = flags.FLAGS
+
+
+def train(run, fresh=False, hooks=()):
+  """Trains to run.max_steps, from where an earlier call left off.
+
+  Args:
+    run: a `run.Run`.
+    fresh: whether to move an existing run.train_dir aside and start over.
+    hooks: further tf.train.SessionRunHooks.
+
+  Returns:
+    The `Run`, with what was None filled in.
+  """
+  run, data = training.prepare(run, fresh)
+  network = networks.NETWORKS[run.network]
+  with tf.Graph().as_default():
+    tf.set_random_seed(run.seed)
+    images, labels = training.batch(run, data)
+    logits = network.inference(images, data.format.num_classes)
+    losses = model.loss(logits, labels)
+    gradients = tf.gradients(losses['cross_entropy'], tf.trainable_variables())
+    step = model.train(losses, gradients, run.recipe, run.global_batch,
+                       run.num_examples)
+    training.loop(step, run, hooks)
+  return run
+
+
+def main():
+  run = train(cli.run_from_flags(), FLAGS.fresh)
+  if FLAGS.eval_at_end:
+    evaluation.evaluate_newest(run)
+
+
+if __name__ == '__main__':
+  cli.define_training_flags(dataset.DATASETS, list(networks.NETWORKS))
+  cli.run(main)

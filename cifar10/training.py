@@ -1,0 +1,268 @@
+"""What the training programs share: start or resume, the loop, the end.
+
+    run, data = training.prepare(Run(...))
+    with tf.Graph().as_default():
+      images, labels = training.batch(run, data)
+      ...
+      training.loop(model.train(...), run)
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from cifar10 import cli
+from cifar10 import dataset
+from cifar10 import inputs
+from cifar10 import networks
+from cifar10 import run as run_lib
+from cifar10 import UserError
+
+
+def prepare(run, fresh=False):
+  """Gets everything ready that a run needs outside the graph.
+
+  Makes sure that the data is there, that run.train_dir holds this run or
+  nothing, and writes run.json.
+
+  Args:
+    run: the `Run`.
+    fresh: whether to move an existing run.train_dir aside and start over.
+
+  Returns:
+    run: with what was None filled in.
+    data: its `dataset.Dataset`.
+
+  Raises:
+    UserError: the data cannot be had, or train_dir holds something else.
+  """
+  recipe = run.recipe or networks.NETWORKS[run.network].RECIPE
+  if run.batch_size:
+    recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
+  data = dataset.ensure(run.dataset, run.data_dir, run.data_url)
+  run = dataclasses.replace(
+      run, recipe=recipe, batch_size=recipe.batch_size,
+      num_examples=data.count(data.train),
+      data_dir=os.path.abspath(run.data_dir))
+  if run.max_steps is None:
+    run = dataclasses.replace(run, max_steps=recipe.num_steps(
+        run.num_examples, run.global_batch))
+  if recipe.crop_size > min(data.format.height, data.format.width):
+    raise UserError(f'crop_size {recipe.crop_size} is larger than the images')
+
+  if fresh and os.path.exists(run.train_dir):
+    _move_aside(run.train_dir)
+  _check_same_run(run)
+  try:
+    os.makedirs(run.train_dir, exist_ok=True)
+    run_lib.save(run)
+  except OSError as e:
+    raise UserError(f'--train_dir={run.train_dir}: cannot be written: '
+                    f'{e.strerror}') from e
+  return run, data
+
+
+def _move_aside(train_dir):
+  now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
+  aside = f'{train_dir.rstrip("/")}.{now}'
+  os.rename(train_dir, aside)
+  print(f'Moved {train_dir} to {aside}')
+
+
+def _check_same_run(run):
+  """Raises UserError if run.train_dir holds anything but this run."""
+  old = run_lib.load(run.train_dir)
+  ways_out = '--fresh starts over (and moves this directory aside), or choose '\
+      'another --train_dir'
+  if old is None:
+    if tf.train.latest_checkpoint(run.train_dir):
+      raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
+                      f'there is no telling what they are: {ways_out}')
+    return
+  was, wanted = old.identity(), run.identity()
+  different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
+               for name in {**was, **wanted}
+               if was.get(name) != wanted.get(name)]
+  if different:
+    raise UserError(f'{run.train_dir} holds a run with '
+                    + ', '.join(different) + f': {ways_out}')
+
+
+def batch(run, data):
+  """Returns the images and labels of a step, for all towers together.
+
+  Args:
+    run: a prepared `Run`.
+    data: its `dataset.Dataset`.
+
+  Returns:
+    images: float32 [run.global_batch, crop_size, crop_size, depth].
+    labels: int32 [run.global_batch].
+  """
+  arguments = (data.train, data.format, run.recipe.crop_size, run.global_batch,
+               run.seed)
+  if run.input == 'tfdata':
+    return inputs.distorted_inputs(*arguments)
+  min_queue_examples = int(
+      run.num_examples * run.min_fraction_of_examples_in_queue)
+  print(f'Filling queue with {min_queue_examples} CIFAR images before starting '
+        'to train. This will take a few minutes. The order of the images is '
+        'not the same again when this run is resumed.', flush=True)
+  return inputs.queue_inputs(*arguments, min_queue_examples)
+
+
+def session_config(log_device_placement=False, **options):
+  """Returns a ConfigProto: GPU memory on demand, any device as a fallback."""
+  return tf.ConfigProto(
+      allow_soft_placement=True, log_device_placement=log_device_placement,
+      gpu_options=tf.GPUOptions(allow_growth=True), **options)
+
+
+def loop(step, run, hooks=(), config=None):
+  """Trains from the newest checkpoint, or the start, to run.max_steps.
+
+  To be called inside the graph, and last: the graph is finalized.
+
+  Args:
+    step: the `model.Step` to repeat.
+    run: a prepared `Run`.
+    hooks: further tf.train.SessionRunHooks, around each step's session.run().
+    config: ConfigProto of the session; default: `session_config()`.
+
+  Raises:
+    UserError: the loss, a gradient or a weight is not finite.
+    SystemExit: SIGINT or SIGTERM came. The step was finished and saved; the
+      exit code is 128 + the signal's number.
+  """
+  started = time.time()
+  global_step = tf.train.get_or_create_global_step()
+  summaries = tf.summary.merge_all()
+  finite = tf.reduce_all([
+      tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables()
+      if v.dtype.base_dtype.is_floating])
+  saver = tf.train.Saver(max_to_keep=run.keep_checkpoints,
+                         save_relative_paths=True)
+  creator = tf.train.ChiefSessionCreator(
+      tf.train.Scaffold(saver=saver), checkpoint_dir=run.train_dir,
+      config=config or session_config(run.log_device_placement))
+
+  with _received_signals() as signals, \
+      tf.train.MonitoredSession(creator, hooks) as session, \
+      tf.summary.FileWriter(run.train_dir, tf.get_default_graph()) as writer:
+
+    def run_without_hooks(fetches):
+      return session.run_step_fn(
+          lambda step_context: step_context.session.run(fetches))
+
+    def save(number):
+      """Saves what `number` steps have made of the variables."""
+      if not run_without_hooks(finite):
+        raise UserError(f'a weight is not finite after step {number - 1}, so '
+                        'no checkpoint of it was written and training ends')
+      writer.flush()  # No checkpoint is ahead of its event files.
+      session.run_step_fn(lambda step_context: saver.save(
+          step_context.session, os.path.join(run.train_dir, 'model.ckpt'), number,
+          write_meta_graph=False))  # The graph is in graph.pbtxt, once.
+
+    tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
+    number = saved = int(run_without_hooks(global_step))
+    # Readers drop what a killed process wrote from this step on.
+    writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), number)
+    if number >= run.max_steps:
+      print(f'{run.train_dir} is at step {number} already.')
+    elif number:
+      print(f'Resuming at step {number} of {run.max_steps}.', flush=True)
+
+    report = _Reporter(run)
+    while number < run.max_steps and not signals and not session.should_stop():
+      # Summaries ride on the step: a run of their own would cost a batch.
+      due = number % run.summary_steps == 0
+      values, summary = session.run([step, summaries if due else []])
+      report.step(values)
+      if due:
+        writer.add_summary(summary, number)
+      number = int(values.step) + 1
+      if number % run.checkpoint_steps == 0:
+        save(number)
+        saved = number
+    if number > saved:
+      save(number)
+
+  took = cli.duration(time.time() - started)
+  if signals:
+    name = signal.Signals(signals[0]).name
+    print(f'{name}: stopped and saved at step {number} of {run.max_steps} after '
+          f'{took}. The same command goes on from there.', flush=True)
+    sys.exit(128 + signals[0])
+  print(f'Step {number} of {run.max_steps} is done; this took {took}. '
+        f'Checkpoints and event files are in {run.train_dir}', flush=True)
+
+
+@contextlib.contextmanager
+def _received_signals():
+  """Yields a list that takes in SIGINT and SIGTERM, which would otherwise end
+  the process; the second of a kind does."""
+  received, before = [], {}
+
+  def receive(number, _):
+    received.append(number)
+    signal.signal(number, before[number])
+
+  if threading.current_thread() is threading.main_thread():
+    for number in signal.SIGINT, signal.SIGTERM:
+      before[number] = signal.signal(number, receive)
+  try:
+    yield received
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+class _Reporter:
+  """Prints how the steps are going, and stops at what is not finite."""
+
+  def __init__(self, run):
+    self._run = run
+    self._next = None  # The first step that is not in a report yet.
+    self._time = time.time()
+    self._loss = None
+
+  def step(self, values):
+    """To be called after each step with the values of its `model.Step`."""
+    number, loss = int(values.step), values.losses['total_loss']
+    norms = values.gradient_norms
+    if not np.isfinite([loss, *norms.values()]).all():
+      largest = sorted(norms, key=lambda name: np.nan_to_num(-norms[name],
+                                                             nan=-np.inf))
+      raise UserError(
+          f'step {number}: loss {loss:g}, learning rate '
+          f'{values.learning_rate:g}, largest gradient norms '
+          + ', '.join(f'{norms[name]:g} ({name})' for name in largest[:3])
+          + f'; last finite loss: {self._loss}. Not all of this is finite, so '
+          'training ends; checkpoints are of earlier steps')
+    self._loss = loss
+
+    # The first step is told by itself: starting up is part of it.
+    if self._next is not None and number % self._run.log_frequency:
+      return
+    updates = 1 if self._next is None else number + 1 - self._next
+    now = time.time()
+    seconds = (now - self._time) / updates
+    self._next, self._time = number + 1, now
+
+    run, images = self._run, (number + 1) * self._run.global_batch
+    left = (run.max_steps - number - 1) * seconds
+    print(f'{cli.timestamp()}: step {number}, loss = {loss:.2f} '
+          f'({run.global_batch / seconds:.1f} examples/sec; {seconds:.3f} '
+          f"sec/batch), precision = {values.losses['Precision @ 1']:.3f}, "
+          f'epoch {images / run.num_examples:.1f}, '
+          f'{100 * (number + 1) / run.max_steps:.0f}%, '
+          f'{cli.duration(left)} left', flush=True)
