@@ -38,11 +38,11 @@ def run(main):
   app.run(main_with_messages)
 
 
-def define_data_flags(datasets, default='cifar10'):
+def define_data_flags(datasets):
   """Defines the flags that say where the data is."""
   flags.DEFINE_string('data_dir', Run.data_dir,
                       'Directory of the data; it is downloaded to there.')
-  flags.DEFINE_enum('dataset', default, datasets,
+  flags.DEFINE_enum('dataset', Run.dataset, datasets,
                     'The data; synthetic is made up, to try things with.')
   flags.DEFINE_multi_string(
       'data_url', [], 'Where to download an archive of the data from (also '

@@ -95,7 +95,7 @@ def _append_from(url, part, size, timeout):
         raise ValueError(f'offers {int(length):,} bytes, expected {expected:,}')
       progress = _Progress(url, start, size)
       while f.tell() < size:
-        chunk = response.read(min(_CHUNK, skip or size - f.tell()))
+        chunk = response.read1(min(_CHUNK, skip or size - f.tell()))
         if not chunk:
           raise ConnectionError(f'ended after {f.tell():,} of {size:,} bytes')
         if skip:

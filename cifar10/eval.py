@@ -45,7 +45,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
   evaluated, next_time, told = None, 0, False
-  with tf.summary.FileWriter(eval_dir) as writer:
+  with tf.Graph().as_default(), tf.summary.FileWriter(eval_dir) as writer:
     while True:
       checkpoint = tf.train.latest_checkpoint(checkpoint_dir)
       run = run_lib.load(checkpoint_dir) or _run_of_2016()

@@ -71,6 +71,7 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
       variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
     saver = tf.train.Saver(variables)
     summaries = tf.summary.merge_all()
+    start = tf.group(tf.local_variables_initializer(), tf.tables_initializer())
 
     on_cpu = {'GPU': 0} if device and 'cpu' in device.lower() else {}
     with tf.Session(config=training.session_config(
@@ -82,7 +83,7 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
           raise CheckpointGone(checkpoint) from e
         raise UserError(f'{checkpoint}: does not hold network {run.network}: '
                         + str(e).split('\n', maxsplit=1)[0]) from e
-      session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+      session.run(start)
       # The summaries are of the first batch, and measure it like the others.
       totals, summary = session.run([sums, summaries])
       for _ in range(_BATCH_SIZE, count, _BATCH_SIZE):
@@ -110,7 +111,8 @@ def evaluate_newest(run):
 
 def print_result(result, run, eval_data):
   """Prints a `Result` on one line."""
-  print(f"{cli.timestamp()}: precision @ 1 = {result.metrics['Precision @ 1']:.3f}"
-        f' (step {result.step}, {result.num_examples} examples, cross-entropy '
-        f"{result.metrics['cross_entropy']:.3f}, {run.dataset} {eval_data})",
-        flush=True)
+  precision, cross_entropy = (
+      result.metrics[tag] for tag in ('Precision @ 1', 'cross_entropy'))
+  print(f'{cli.timestamp()}: precision @ 1 = {precision:.3f} '
+        f'(step {result.step}, {result.num_examples} examples, cross-entropy '
+        f'{cross_entropy:.3f}, {run.dataset} {eval_data})', flush=True)

@@ -95,26 +95,27 @@ def activation_summary(activations):
   scalar_summary(f'{scope.name}/sparsity', tf.nn.zero_fraction(activations))
 
 
-# tf.summary.* put the current name scope into the tag and replace what is not
-# a letter; these take the tag as it is.
+# Summaries, on the CPU, where their kernels are. tf.summary.* would put the name
+# scope into the tag, `tower_0/`, and replace all but letters and digits.
 
 
 def scalar_summary(tag, value):
   """Collects a scalar summary under exactly this tag."""
-  _collect(tf.raw_ops.ScalarSummary(tags=tag, values=value))
+  _collect(tf.raw_ops.ScalarSummary, tags=tag, values=value)
 
 
 def histogram_summary(tag, values):
   """Collects a histogram summary under exactly this tag."""
-  _collect(tf.raw_ops.HistogramSummary(tag=tag, values=values))
+  _collect(tf.raw_ops.HistogramSummary, tag=tag, values=values)
 
 
 def image_summary(tag, images, max_images=3):
-  """Collects pictures of a [n, height, width, depth] batch, each rescaled to
-  its own range, under `tag/0`, `tag/1`, ..."""
-  _collect(tf.raw_ops.ImageSummary(tag=tag, tensor=images,
-                                   max_images=max_images))
+  """Collects the first pictures of an [n, height, width, depth] batch, each
+  scaled to its own range, under `tag/image/0` and so on."""
+  _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=images,
+           max_images=max_images)
 
 
-def _collect(summary):
-  tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary)
+def _collect(summary, **arguments):
+  with tf.device('/cpu:0'):
+    tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary(**arguments))

@@ -113,6 +113,6 @@ def load(train_dir):
     return Run(**{**run, 'recipe': Recipe(**run['recipe'])})
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, KeyError, TypeError) as e:
+  except (ValueError, KeyError, TypeError) as e:
     raise UserError(f'{path(train_dir)}: is not a description of a run: '
                     f'{type(e).__name__}: {e}') from e

@@ -58,11 +58,11 @@ def prepare(run, fresh=False):
   if recipe.crop_size > min(data.format.height, data.format.width):
     raise UserError(f'crop_size {recipe.crop_size} is larger than the images')
 
-  if fresh and os.path.exists(run.train_dir):
-    _move_aside(run.train_dir)
-  _check_same_run(run)
   try:
+    if fresh and os.path.exists(run.train_dir):
+      _move_aside(run.train_dir)
     os.makedirs(run.train_dir, exist_ok=True)
+    _check_same_run(run)
     run_lib.save(run)
   except OSError as e:
     raise UserError(f'--train_dir={run.train_dir}: cannot be written: '

@@ -1,0 +1,112 @@
+"""Data and helpers that the tests share."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from cifar10 import records
+from cifar10 import run as run_lib
+from cifar10 import synthetic
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+  """A CIFAR-10 of 200 + 100 training and 130 test records, of shapes."""
+  path = tmp_path_factory.mktemp('data')
+  directory = path / 'cifar-10-batches-bin'
+  directory.mkdir()
+  images, labels = synthetic.make(430, seed=7)
+  for name, part in (('data_batch_1.bin', slice(0, 200)),
+                     ('data_batch_2.bin', slice(200, 300)),
+                     ('test_batch.bin', slice(300, 430))):
+    records.write(directory / name, images[part], labels[part])
+  (directory / 'batches.meta.txt').write_text(
+      '\n'.join(records.CIFAR10_CLASSES) + '\n\n')
+  return str(path)
+
+
+@pytest.fixture
+def make_run(data_dir, tmp_path):
+  """Makes a small `Run` with a directory of its own."""
+  def make(**arguments):
+    return run_lib.Run(**{
+        'train_dir': str(tmp_path / 'train'), 'data_dir': data_dir,
+        'batch_size': 12, 'max_steps': 5, 'log_frequency': 1000, **arguments})
+  return make
+
+
+@pytest.fixture
+def start():
+  """Starts `python -m cifar10.NAME FLAGS...`, and ends it with the test."""
+  processes = []
+
+  def start_program(name, *arguments):
+    process = subprocess.Popen(
+        [sys.executable, '-u', '-m', f'cifar10.{name}', *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'})
+    processes.append(process)
+    return process
+
+  yield start_program
+  for process in processes:
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def run_program(start):
+  """Runs a program to its end; returns exit code, stdout and stderr."""
+  def run(name, *arguments):
+    process = start(name, *arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+  return run
+
+
+@pytest.fixture
+def serve():
+  """Serves HTTP: serve(respond) returns the address; respond(handler) answers
+  each GET."""
+  servers = []
+
+  def start_server(respond):
+    class Handler(http.server.BaseHTTPRequestHandler):
+
+      def do_GET(self):
+        respond(self)
+
+      def log_message(self, *unused_args):
+        pass
+
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    servers.append(server)
+    threading.Thread(target=server.serve_forever, args=[0.01],
+                     daemon=True).start()
+    return f'http://127.0.0.1:{server.server_port}'
+
+  yield start_server
+  for server in servers:
+    server.shutdown()
+    server.server_close()
+
+
+def assert_same_checkpoints(path_a, path_b):
+  """Asserts that two checkpoints hold the same, bit for bit."""
+  a, b = read_checkpoint(path_a), read_checkpoint(path_b)
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def read_checkpoint(path):
+  """Returns the arrays of a checkpoint by name."""
+  import tensorflow as tf
+  reader = tf.train.load_checkpoint(str(path))
+  return {name: reader.get_tensor(name)
+          for name in reader.get_variable_to_shape_map()}

@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import inputs
+from cifar10 import records
+
+TINY = records.Format(height=4, width=6, depth=3)
+
+
+@pytest.fixture
+def files(tmp_path):
+  """Seven records in two files: record i has label i and random pixels."""
+  images = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
+  paths = [str(tmp_path / name) for name in ('a.bin', 'b.bin')]
+  records.write(paths[0], images[:3], range(3))
+  records.write(paths[1], images[3:], range(3, 7))
+  return paths, images
+
+
+def batches(count, files, batch_size=4, seed=1, first_step=0):
+  """Returns `count` training batches as a session at first_step gets them."""
+  with tf.Graph().as_default():
+    global_step = tf.train.get_or_create_global_step()
+    fetches = inputs.distorted_inputs(files, TINY, 4, batch_size, seed)
+    with tf.Session() as session:
+      session.run(global_step.initializer)
+      session.run(global_step.assign(first_step))
+      session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+      return [session.run(fetches) for _ in range(count)]
+
+
+def evaluate(function, *arguments):
+  with tf.Graph().as_default(), tf.Session() as session:
+    return session.run(function(*arguments))
+
+
+def numpy_standardize(image):
+  image = np.float64(image)
+  return (image - image.mean()) / max(image.std(), image.size**-0.5)
+
+
+def test_every_epoch_has_every_record_once_in_an_order_of_its_own(files):
+  labels = np.concatenate([y for _, y in batches(14, files[0])])
+  epochs = labels.reshape(8, 7)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(7))
+  assert len({tuple(epoch) for epoch in epochs}) > 5
+
+
+def test_a_batch_depends_on_seed_and_step_alone(files):
+  paths, _ = files
+  run = batches(10, paths)
+  resumed = batches(4, paths, first_step=6)
+  other = batches(10, paths, seed=2)
+  for (images, labels), (images_again, labels_again) in zip(run[6:], resumed):
+    np.testing.assert_array_equal(images, images_again)
+    np.testing.assert_array_equal(labels, labels_again)
+  assert any((a[1] != b[1]).any() for a, b in zip(run, other))
+  assert all((a[0] != b[0]).any() for a, b in zip(run, other))
+
+
+def test_images_keep_their_labels(files):
+  paths, originals = files
+  # Without contrast, standardization undoes brightness: each training image is
+  # a standardized crop or its mirror image.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(inputs, 'random_contrast', lambda images, *_: images)
+    (images, labels), = batches(1, paths, batch_size=50)
+  for image, label in zip(images, labels):
+    crops = [originals[label][:, x:x + 4] for x in range(3)]
+    candidates = [numpy_standardize(c) for c in crops + [
+        c[:, ::-1] for c in crops]]
+    assert min(abs(image - c).max() for c in candidates) < 1e-3
+
+
+def test_shuffle_is_a_permutation_of_each_epoch():
+  n = 1000
+  order = evaluate(inputs.shuffle, np.arange(3 * n), n, 5).reshape(3, n)
+  for epoch in order:
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
+    # No trace of the original order: correlation within 4 deviations of 0.
+    assert abs(np.corrcoef(epoch, np.arange(n))[0, 1]) < 4 / np.sqrt(n)
+  assert (order[0] == order[1]).sum() < 10
+
+
+def test_random_crop_is_a_window_at_every_place():
+  images = np.arange(5 * 6, dtype=np.uint8).reshape(1, 5, 6, 1)
+  images = np.repeat(images, 600, 0)
+  crops = evaluate(inputs.random_crop, images, 3, [1, 2])
+  assert crops.shape == (600, 3, 3, 1)
+  corners = crops[:, 0, 0, 0]
+  np.testing.assert_array_equal(
+      crops[..., 0], corners[:, None, None] + np.add.outer(
+          6 * np.arange(3), np.arange(3)))
+  places = [6 * y + x for y in range(3) for x in range(4)]
+  counts = np.bincount(corners, minlength=30)
+  assert (counts[places] > 20).all() and counts[places].sum() == 600
+
+
+def test_random_flip_mirrors_half_of_the_images():
+  images = np.random.default_rng(0).integers(0, 9, (400, 2, 5, 3), np.uint8)
+  flipped = evaluate(inputs.random_flip, images, [1, 2])
+  mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+  same = (flipped == images).all((1, 2, 3))
+  assert (mirrored | same).all()
+  assert 160 < mirrored.sum() < 240
+
+
+def test_random_brightness_adds_one_number_an_image():
+  images = np.random.default_rng(0).uniform(0, 255, (400, 2, 3, 3))
+  delta = evaluate(inputs.random_brightness, np.float32(images), 63.0,
+                   [1, 2]) - images
+  assert np.ptp(delta, axis=(1, 2, 3)).max() < 1e-3
+  delta = delta.mean((1, 2, 3))
+  assert -63 < delta.min() < -55 and 55 < delta.max() < 63
+  assert abs(delta.mean()) < 8
+
+
+def test_random_contrast_scales_around_the_mean_of_each_channel():
+  images = np.random.default_rng(0).uniform(0, 255, (400, 4, 4, 3))
+  out = evaluate(inputs.random_contrast, np.float32(images), 0.2, 1.8, [1, 2])
+  means = images.mean((1, 2), keepdims=True)
+  factors = (out - means) / (images - means)
+  assert np.ptp(factors, axis=(1, 2, 3)).max() < 0.05
+  factors = np.median(factors, axis=(1, 2, 3))
+  assert 0.2 < factors.min() < 0.25 and 1.75 < factors.max() < 1.8
+  np.testing.assert_allclose(out.mean((1, 2)), images.mean((1, 2)), atol=1e-3)
+
+
+def test_standardize_equals_tf_image():
+  images = np.random.default_rng(0).uniform(0, 255, (3, 4, 5, 3))
+  images[1] = 7  # A uniform image stays finite.
+  images = np.float32(images)
+  ours = evaluate(inputs.standardize, images)
+  theirs = evaluate(tf.image.per_image_standardization, images)
+  np.testing.assert_allclose(ours, theirs, atol=1e-5)
+  np.testing.assert_allclose(ours[0], numpy_standardize(images[0]), atol=1e-5)
+  assert (ours[1] == 0).all()
+
+
+@pytest.mark.parametrize('num_examples, sizes', [
+    (7, [3, 3, 1]), (6, [3, 3]), (2, [2])])
+def test_evaluation_sees_each_record_once_in_order(files, num_examples, sizes):
+  paths, originals = files
+  with tf.Graph().as_default(), tf.Session() as session:
+    fetches = inputs.inputs(paths, TINY, 2, 3, num_examples)
+    session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+    found = [session.run(fetches) for _ in sizes]
+    with pytest.raises(tf.errors.OutOfRangeError):
+      session.run(fetches)
+  assert [len(labels) for _, labels in found] == sizes
+  images, labels = (np.concatenate(parts) for parts in zip(*found))
+  assert labels.tolist() == list(range(num_examples))
+  for image, original in zip(images, originals):
+    np.testing.assert_allclose(
+        image, numpy_standardize(original[1:3, 2:4]), atol=1e-4)
+
+
+def test_queues_deliver_every_record_and_its_label(files):
+  paths, originals = files
+  with tf.Graph().as_default():
+    fetches = inputs.queue_inputs(paths, TINY, 4, 5, seed=1,
+                                  min_queue_examples=10)
+    runners = tf.get_collection(tf.GraphKeys.QUEUE_RUNNERS)
+    assert sum(len(runner.enqueue_ops) for runner in runners) == 1 + 16
+    with tf.train.MonitoredSession() as session:
+      found = [session.run(fetches) for _ in range(20)]
+  seen = set()
+  for images, labels in found:
+    assert images.shape == (5, 4, 4, 3)
+    np.testing.assert_allclose(images.mean((1, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(images.std((1, 2, 3)), 1, atol=1e-3)
+    for image, label in zip(images, labels):
+      seen.add(label)
+      # Contrast and standardization scale each channel around its mean, which
+      # leaves the correlation with the original crop at 1.
+      windows = [originals[label][:, x:x + 4] for x in range(3)]
+      windows += [w[:, ::-1] for w in windows]
+      assert max(np.corrcoef(w[..., 0].ravel(), image[..., 0].ravel())[0, 1]
+                 for w in windows) > 0.999
+  assert seen == set(range(7))
+
+
+def test_records_are_not_in_the_graph_and_all_is_on_the_cpu(data_dir):
+  path = f'{data_dir}/cifar-10-batches-bin/data_batch_1.bin'
+  with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
+    inputs.distorted_inputs([path], records.CIFAR10, 24, 8, seed=1)
+  assert graph.as_graph_def().ByteSize() < 50_000
+  # Reading a variable happens where it is, whatever the device says.
+  assert {op.device for op in graph.get_operations()
+          if op.type != 'ReadVariableOp' and 'Initializer' not in op.name
+          } == {'/device:CPU:0'}
+
+
+def test_a_crop_larger_than_the_images_is_refused(files):
+  with pytest.raises(ValueError, match='crop_size 5 .* 4x6'):
+    inputs.inputs(files[0], TINY, 5, 1, 1)

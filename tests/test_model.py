@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import model
+from cifar10.recipe import Recipe
+
+SHAPES = {
+    'conv1/weights': [5, 5, 3, 64], 'conv1/biases': [64],
+    'conv2/weights': [5, 5, 64, 64], 'conv2/biases': [64],
+    'local3/weights': [2304, 384], 'local3/biases': [384],
+    'local4/weights': [384, 192], 'local4/biases': [192],
+    'softmax_linear/weights': [192, 10], 'softmax_linear/biases': [10]}
+
+
+def test_variables_are_the_tutorials():
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    model.inference(tf.zeros([1, 24, 24, 3]), 10)
+    variables = {v.op.name: v for v in tf.trainable_variables()}
+    assert {name: v.shape.as_list() for name, v in variables.items()} == SHAPES
+    assert sum(np.prod(shape) for shape in SHAPES.values()) == 1068298
+    assert all(v.device == '/device:CPU:0' for v in variables.values())
+    session.run(tf.global_variables_initializer())
+    values = session.run(variables)
+  for scope, stddev, bias in (('conv1', 0.05, 0), ('conv2', 0.05, 0.1),
+                              ('local3', 0.04, 0.1), ('local4', 0.04, 0.1),
+                              ('softmax_linear', 1 / 192, 0)):
+    weights = values[f'{scope}/weights']
+    assert abs(weights).max() <= 2 * stddev
+    # What cutting off at two deviations leaves of the deviation.
+    np.testing.assert_allclose(weights.std(), 0.88 * stddev, rtol=0.05)
+    assert (values[f'{scope}/biases'] == np.float32(bias)).all()
+
+
+def test_initial_values_depend_on_seed_and_name_alone():
+  def initial(seed, ops_before):
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.set_random_seed(seed)
+      for _ in range(ops_before):
+        tf.constant(0)
+      model.inference(tf.zeros([1, 24, 24, 3]), 10)
+      session.run(tf.global_variables_initializer())
+      return session.run(tf.trainable_variables()[2])
+
+  np.testing.assert_array_equal(initial(1, 0), initial(1, 3))
+  assert (initial(1, 0) != initial(2, 0)).any()
+
+
+def numpy_lrn(x):
+  squares = np.pad(x**2, [(0, 0)] * 3 + [(4, 4)])
+  sums = sum(squares[..., i:i + x.shape[-1]] for i in range(9))
+  return x / (1 + 0.001 / 9 * sums)**0.75
+
+
+def test_inference_equals_numpy_for_any_batch_size():
+  images = np.random.default_rng(0).normal(size=(3, 24, 24, 3))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    placeholder = tf.placeholder(tf.float32, [None, 24, 24, 3])
+    logits = model.inference(placeholder, 10)
+    session.run(tf.global_variables_initializer())
+    weights = session.run({v.op.name: v for v in tf.trainable_variables()})
+    found = session.run(logits, {placeholder: images})
+    one = session.run(logits, {placeholder: images[:1]})
+  np.testing.assert_allclose(found[:1], one, rtol=1e-4, atol=1e-6)
+
+  def conv(x, scope):
+    padded = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    size = x.shape[1]
+    x = sum(padded[:, i:i + size, j:j + size] @ weights[f'{scope}/weights'][i, j]
+            for i in range(5) for j in range(5))
+    return np.maximum(x + weights[f'{scope}/biases'], 0)
+
+  def pool(x):
+    # 'SAME' with stride 2 over an even size pads at the end only.
+    padded = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)],
+                    constant_values=-np.inf)
+    size = x.shape[1]
+    return np.max([padded[:, i:i + size:2, j:j + size:2]
+                   for i in range(3) for j in range(3)], axis=0)
+
+  def dense(x, scope):
+    return x @ weights[f'{scope}/weights'] + weights[f'{scope}/biases']
+
+  x = numpy_lrn(pool(conv(images, 'conv1')))
+  x = pool(numpy_lrn(conv(x, 'conv2'))).reshape(3, -1)
+  x = np.maximum(dense(x, 'local3'), 0)
+  x = np.maximum(dense(x, 'local4'), 0)
+  np.testing.assert_allclose(found, dense(x, 'softmax_linear'), rtol=1e-3,
+                             atol=1e-5)
+
+
+def test_metrics():
+  logits = np.float32([[2, 1, 0], [0, 0, 0], [0, 5, 1], [9, 9, 1]])
+  labels = np.int32([0, 1, 1, 0])
+  with tf.Graph().as_default(), tf.Session() as session:
+    found = session.run(model.metrics(tf.constant(logits), labels))
+    means = session.run(model.loss(tf.constant(logits), labels))
+  probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  expected = -np.log(probabilities[range(4), labels])
+  np.testing.assert_allclose(found['cross_entropy'], expected, rtol=1e-5)
+  # Of equal logits the first counts.
+  assert found['Precision @ 1'].tolist() == [1, 0, 1, 1]
+  np.testing.assert_allclose(means['cross_entropy'], expected.mean(), rtol=1e-5)
+  assert means['Precision @ 1'] == 0.75
+
+
+def test_steps_equal_numpys():
+  """Update, weight decay, schedule, moving averages and averaged losses."""
+  rng = np.random.default_rng(0)
+  x, labels = rng.normal(size=(6, 5)), rng.integers(0, 3, 6)
+  recipe = Recipe(epochs=1, batch_size=6, crop_size=1, learning_rate=0.5,
+                  learning_rate_decay_factor=0.1, epochs_per_decay=2,
+                  weight_decay=0.3, decayed_variables='.*/weights',
+                  moving_average_decay=0.25)
+  steps = 8
+  with tf.Graph().as_default(), tf.Session() as session:
+    with tf.variable_scope('linear'):
+      weights = tf.get_variable('weights', [5, 3], initializer=(
+          tf.random_normal_initializer(seed=1)))
+      biases = tf.get_variable('biases', [3], initializer=(
+          tf.constant_initializer(0.1)))
+    logits = tf.matmul(tf.constant(x, tf.float32), weights) + biases
+    losses = model.loss(logits, tf.constant(labels, tf.int32))
+    gradients = tf.gradients(losses['cross_entropy'], [weights, biases])
+    # 14 examples an epoch, 6 a step: the rate falls at images 28 and 56.
+    step = model.train(losses, gradients, recipe, 6, 14)
+    summaries = tf.summary.merge_all()
+    session.run(tf.global_variables_initializer())
+    w, b = session.run([weights, biases])
+    found, texts = zip(*[session.run([step, summaries]) for _ in range(steps)])
+    final = session.run({v.op.name: v for v in tf.global_variables()})
+
+  w_average, b_average, averaged_loss = w, b, 0.0
+  for n in range(steps):
+    rate = 0.5 * 0.1**(n * 6 // 28)
+    logits = x @ w + b
+    p = np.exp(logits)
+    p /= p.sum(1, keepdims=True)
+    loss = -np.log(p[range(6), labels]).mean() + 0.3 * (w**2).sum() / 2
+    delta = (p - np.eye(3)[labels]) / 6
+    w_gradient, b_gradient = x.T @ delta + 0.3 * w, delta.sum(0)
+
+    assert found[n].step == n
+    np.testing.assert_allclose(found[n].learning_rate, rate, rtol=1e-5)
+    np.testing.assert_allclose(found[n].losses['total_loss'], loss, rtol=1e-5)
+    np.testing.assert_allclose(
+        [found[n].gradient_norms[f'linear/{name}']
+         for name in ('weights', 'biases')],
+        [np.linalg.norm(w_gradient), np.linalg.norm(b_gradient)], rtol=1e-4)
+    averaged_loss = 0.9 * averaged_loss + 0.1 * loss
+    values = {v.tag: v for v in tf.Summary.FromString(texts[n]).value}
+    np.testing.assert_allclose(values['total_loss (raw)'].simple_value, loss,
+                               rtol=1e-5)
+    np.testing.assert_allclose(values['total_loss'].simple_value,
+                               averaged_loss / (1 - 0.9**(n + 1)), rtol=1e-5)
+
+    w, b = w - rate * w_gradient, b - rate * b_gradient
+    decay = min(0.25, (1 + n + 1) / (10 + n + 1))
+    w_average = decay * w_average + (1 - decay) * w
+    b_average = decay * b_average + (1 - decay) * b
+    # The histogram is of the weights after the update.
+    np.testing.assert_allclose(values['linear/weights'].histo.sum, w.sum(),
+                               rtol=1e-4)
+
+  for name, expected in (
+      ('linear/weights', w), ('linear/biases', b),
+      ('linear/weights/ExponentialMovingAverage', w_average),
+      ('linear/biases/ExponentialMovingAverage', b_average),
+      ('total_loss/avg', averaged_loss), ('global_step', steps)):
+    np.testing.assert_allclose(final[name], expected, rtol=1e-4, err_msg=name)
+  assert set(final) == {
+      'linear/weights', 'linear/biases', 'global_step',
+      'linear/weights/ExponentialMovingAverage',
+      'linear/biases/ExponentialMovingAverage',
+      'total_loss/avg', 'cross_entropy/avg'}
+
+
+@pytest.mark.parametrize('num_examples, batch, steps', [
+    (50000, 128, 100000), (100, 10, 2560), (3, 2, 384)])
+def test_number_of_steps(num_examples, batch, steps):
+  assert model.RECIPE.num_steps(num_examples, batch) == steps

@@ -1,0 +1,171 @@
+"""Towers: the same as one device, whatever their number; and their graph."""
+
+import collections
+import glob
+import re
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import dataset
+from cifar10 import multi_gpu_train
+from cifar10 import train
+from cifar10 import training
+from tests.conftest import read_checkpoint
+
+
+class Losses(tf.train.SessionRunHook):
+  """Keeps the total loss of each step."""
+
+  def begin(self):
+    graph = tf.get_default_graph()
+    self.values = []
+    # What the summary of the total loss shows.
+    summary, = (op for op in graph.get_operations()
+                if op.type == 'ScalarSummary'
+                and b'total_loss (raw)' in op.inputs[0].op.get_attr(
+                    'value').string_val)
+    self.loss = summary.inputs[1]
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(self.loss)
+
+  def after_run(self, run_context, run_values):
+    self.values.append(run_values.results)
+
+
+def logical_cpus(count):
+  return training.session_config(device_count={'CPU': count})
+
+
+@pytest.mark.parametrize('num_towers', [2, 4])
+def test_towers_equal_one_device(make_run, tmp_path, num_towers):
+  alone, together = Losses(), Losses()
+  one = train.train(make_run(batch_size=128, train_dir=str(tmp_path / 'one')),
+                    hooks=[alone])
+  many = multi_gpu_train.train(
+      make_run(batch_size=128 // num_towers, num_towers=num_towers,
+               train_dir=str(tmp_path / 'many')),
+      [f'/cpu:{i}' for i in range(num_towers)], hooks=[together],
+      config=logical_cpus(num_towers))
+  assert len(alone.values) == 5
+  np.testing.assert_allclose(together.values, alone.values, rtol=1e-6)
+  expected = read_checkpoint(f'{one.train_dir}/model.ckpt-5')
+  found = read_checkpoint(f'{many.train_dir}/model.ckpt-5')
+  assert found.keys() == expected.keys()
+  for name in expected:
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4,
+                               atol=1e-6, err_msg=name)
+
+
+def test_another_number_of_towers_goes_on(make_run, capsys):
+  multi_gpu_train.train(make_run(num_towers=2, batch_size=6, max_steps=1),
+                        ['/cpu:0'] * 2)
+  train.train(make_run(batch_size=12, max_steps=2))
+  out = capsys.readouterr().out
+  assert 'Towers: tower_0 on /cpu:0, tower_1 on /cpu:0' in out
+  assert 'Resuming at step 1 of 2' in out
+
+
+@pytest.fixture
+def gpu_graph(make_run):
+  """The graph of three towers on two GPUs, which need not be here."""
+  run, data = training.prepare(make_run(num_towers=3, batch_size=4))
+  with tf.Graph().as_default() as graph:
+    step = multi_gpu_train.build(run, data, ['/gpu:0', '/gpu:1', '/gpu:0'])
+  return graph, step
+
+
+def test_each_tower_computes_on_its_device(gpu_graph):
+  graph, _ = gpu_graph
+  convolutions = collections.Counter(
+      (op.type, op.device, op.name.split('/')[0])
+      for op in graph.get_operations() if op.type.startswith('Conv2D'))
+  for i, device in enumerate(['/device:GPU:0', '/device:GPU:1',
+                              '/device:GPU:0']):
+    tower = f'tower_{i}'
+    assert convolutions['Conv2D', device, tower] == 2
+    assert convolutions['Conv2DBackpropFilter', device, tower] == 2
+    # None for the images.
+    assert convolutions['Conv2DBackpropInput', device, tower] == 1
+  assert sum(convolutions.values()) == 15
+
+
+def test_variables_input_and_updates_are_on_the_cpu(gpu_graph):
+  graph, _ = gpu_graph
+  with graph.as_default():
+    assert len(tf.trainable_variables()) == 10
+    assert {v.device for v in tf.global_variables()} == {'/device:CPU:0'}
+    assert not [v for v in tf.global_variables() if 'tower' in v.name]
+  updates = [op for op in graph.get_operations()
+             if op.type == 'ResourceApplyGradientDescent']
+  assert len(updates) == 10
+  for kind in 'ResourceApplyGradientDescent', 'IteratorV2', 'RandomDataset':
+    assert {op.device for op in graph.get_operations() if op.type == kind} <= {
+        '/device:CPU:0', ''}
+
+
+def test_gradients_meet_before_any_update(gpu_graph):
+  """Each update depends on the gradients of all towers."""
+  graph, _ = gpu_graph
+  for update in graph.get_operations():
+    if update.type != 'ResourceApplyGradientDescent':
+      continue
+    seen, waiting = set(), [update]
+    while waiting:
+      op = waiting.pop()
+      if op not in seen:
+        seen.add(op)
+        waiting += [t.op for t in op.inputs] + list(op.control_inputs)
+    towers = {op.name.split('/')[0] for op in seen
+              if 'gradients' in op.name and op.name.startswith('tower_')}
+    assert towers == {'tower_0', 'tower_1', 'tower_2'}
+
+
+def test_weight_decay_counts_once(gpu_graph):
+  graph, _ = gpu_graph
+  assert len([op for op in graph.get_operations() if op.type == 'L2Loss']) == 2
+
+
+def test_summaries_are_made_once_without_a_towers_name(gpu_graph):
+  graph, _ = gpu_graph
+  with graph.as_default():
+    summaries = [tensor.op for tensor in tf.get_collection(
+        tf.GraphKeys.SUMMARIES)]
+  tags = []
+  for op in summaries:
+    assert op.device == '/device:CPU:0'
+    tags += op.inputs[0].op.get_attr('value').string_val
+  tags = [tag.decode() for tag in tags]
+  assert len(tags) == len(set(tags))
+  assert not [tag for tag in tags if re.search('tower', tag)]
+  assert {'images', 'conv1/activations', 'conv1/sparsity', 'conv1/weights',
+          'conv1/weights/gradients', 'learning_rate', 'total_loss',
+          'Precision @ 1'} <= set(tags)
+
+
+@pytest.mark.parametrize('gpus, devices', [
+    (0, ['/cpu:0', '/cpu:0', '/cpu:0']),
+    (1, ['/gpu:0', '/gpu:0', '/gpu:0']),
+    (2, ['/gpu:0', '/gpu:1', '/gpu:0']),
+    (8, ['/gpu:0', '/gpu:1', '/gpu:2'])])
+def test_towers_share_the_devices_there_are(monkeypatch, gpus, devices):
+  monkeypatch.setattr(tf.config, 'list_physical_devices',
+                      lambda kind: ['a GPU'] * gpus if kind == 'GPU' else [])
+  assert multi_gpu_train.find_devices(3) == devices
+
+
+def test_program(run_program, data_dir, tmp_path):
+  train_dir = tmp_path / 'train'
+  code, out, err = run_program(
+      'multi_gpu_train', '--num_gpus=2', '--batch_size=8', '--max_steps=3',
+      '--eval_at_end', f'--data_dir={data_dir}', f'--train_dir={train_dir}')
+  assert code == 0, err
+  assert 'Towers: tower_0 on ' in out
+  assert 'step 0, loss = ' in out
+  assert re.search(r'precision @ 1 = 0\.\d{3} \(step 3, 130 examples, '
+                   r'cross-entropy \d\.\d{3}, cifar10 test\)', out)
+  assert glob.glob(f'{train_dir}/model.ckpt-3.index')
+  assert dataset.ensure('cifar10', data_dir).count(
+      [f'{data_dir}/cifar-10-batches-bin/test_batch.bin']) == 130

@@ -1,0 +1,51 @@
+import dataclasses
+import json
+
+import pytest
+
+from cifar10 import model
+from cifar10 import run as run_lib
+from cifar10 import UserError
+
+
+def make_run(train_dir, **arguments):
+  return run_lib.Run(train_dir=str(train_dir), recipe=model.RECIPE,
+                     batch_size=8, num_examples=100, max_steps=7, **arguments)
+
+
+def test_load_gives_what_save_was_given(tmp_path):
+  run = make_run(tmp_path, num_towers=3, seed=5)
+  run_lib.save(run)
+  loaded = run_lib.load(tmp_path)
+  assert dataclasses.replace(loaded, data_url=()) == run
+  assert run.global_batch == 24
+  written = json.loads((tmp_path / 'run.json').read_text())
+  assert set(written['versions']) == {'python', 'tensorflow', 'numpy'}
+
+
+def test_no_run(tmp_path):
+  assert run_lib.load(tmp_path) is None
+  assert run_lib.load(tmp_path / 'nowhere') is None
+
+
+@pytest.mark.parametrize('content', [
+    '', '{', '[]', '{}', 'null', '{"version": 2}', '{"version": 1}',
+    '{"version": 1, "run": {}}', '{"version": 1, "run": {"recipe": {}}}',
+    '\udcff'])
+def test_a_damaged_description_is_named(tmp_path, content):
+  (tmp_path / 'run.json').write_bytes(content.encode(errors='surrogateescape'))
+  with pytest.raises(UserError, match='run.json: is not a description of a run'):
+    run_lib.load(tmp_path)
+
+
+def test_towers_and_length_do_not_make_another_run(tmp_path):
+  run = make_run(tmp_path)
+  same = dataclasses.replace(
+      run, num_towers=2, batch_size=4, max_steps=9, summary_steps=3,
+      recipe=dataclasses.replace(run.recipe, batch_size=4, epochs=1))
+  assert run.identity() == same.identity()
+  for change in ({'seed': 2}, {'dataset': 'synthetic'}, {'batch_size': 4},
+                 {'num_examples': 99}):
+    assert run.identity() != dataclasses.replace(run, **change).identity()
+  recipe = dataclasses.replace(run.recipe, learning_rate=0.2)
+  assert run.identity() != dataclasses.replace(run, recipe=recipe).identity()
