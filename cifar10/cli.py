@@ -35,6 +35,8 @@ def run(main):
     except UserError as e:
       print(f'error: {e}', file=sys.stderr)
       sys.exit(1)
+  for flag in FLAGS.flags_by_module_dict().get(__name__, ()):
+    FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # For --help.
   app.run(main_with_messages)
 
 

@@ -1,5 +1,6 @@
 """Measures a checkpoint on record files."""
 
+import os
 import re
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Result(NamedTuple):
 
 
 class CheckpointGone(Exception):
-  """The checkpoint was deleted before it was read; there is a newer one."""
+  """The checkpoint could not be read, and there is a newer one by now."""
 
 
 def step_of(checkpoint):
@@ -53,7 +54,7 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
     The `Result`.
 
   Raises:
-    CheckpointGone: it was deleted meanwhile.
+    CheckpointGone: it was deleted meanwhile, in favour of a newer one.
     UserError: it does not hold what the network needs.
   """
   count = data.count(files)
@@ -77,12 +78,14 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
     with tf.Session(config=training.session_config(
         device_count=on_cpu)) as session:
       try:
+        _check_variables(checkpoint, variables)
         saver.restore(session, checkpoint)
       except (tf.errors.OpError, ValueError) as e:
-        if not tf.train.checkpoint_exists(checkpoint):
+        # Trainers delete old checkpoints once a newer one is on record.
+        newest = tf.train.latest_checkpoint(os.path.dirname(checkpoint))
+        if newest not in (None, checkpoint):
           raise CheckpointGone(checkpoint) from e
-        raise UserError(f'{checkpoint}: does not hold network {run.network}: '
-                        + str(e).split('\n', maxsplit=1)[0]) from e
+        raise UserError(f'{checkpoint}: cannot be read: {e}') from e
       session.run(start)
       # The summaries are of the first batch, and measure it like the others.
       totals, summary = session.run([sums, summaries])
@@ -95,6 +98,16 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
   for tag, value in metrics.items():
     summary.value.add(tag=tag, simple_value=value)
   return Result(step_of(checkpoint), count, metrics, summary)
+
+
+def _check_variables(checkpoint, variables):
+  """Raises UserError unless the checkpoint has what is to be restored."""
+  found = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+  for name, variable in variables.items():
+    shape = variable.shape.as_list()
+    if found.get(name) != shape:
+      raise UserError(f'{checkpoint}: is not of this network: {name} '
+                      f'{found.get(name, "is missing")}, expected {shape}')
 
 
 def evaluate_newest(run):

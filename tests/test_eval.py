@@ -1,0 +1,204 @@
+"""Evaluation, of this package's checkpoints and of the 2016 code's."""
+
+import glob
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import dataset
+from cifar10 import eval as eval_lib
+from cifar10 import evaluation
+from cifar10 import model
+from cifar10 import records
+from cifar10 import run as run_lib
+from cifar10 import train
+from cifar10 import UserError
+
+
+def expected_metrics(checkpoint, path, averages=True):
+  """Precision and cross-entropy by NumPy, of logits computed one by one."""
+  data = records.read(path)
+  crops = data[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)[
+      :, 4:28, 4:28].astype(np.float64)
+  crops -= crops.mean((1, 2, 3), keepdims=True)
+  crops /= crops.std((1, 2, 3), keepdims=True)
+  reader = tf.train.load_checkpoint(checkpoint)
+  with tf.Graph().as_default(), tf.Session() as session:
+    logits = model.inference(tf.constant(crops, tf.float32), 10)
+    for v in tf.trainable_variables():
+      name = v.op.name + '/ExponentialMovingAverage' * averages
+      v.load(reader.get_tensor(name), session)
+    logits = np.float64(session.run(logits))
+  labels = data[:, 0]
+  logits -= logits.max(1, keepdims=True)
+  log_likelihood = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  return {'Precision @ 1': (logits.argmax(1) == labels).mean(),
+          'cross_entropy': -log_likelihood[range(len(labels)), labels].mean()}
+
+
+@pytest.fixture(scope='module')
+def trained(data_dir, tmp_path_factory):
+  """A run of 8 steps with checkpoints at 4 and 8."""
+  return train.train(run_lib.Run(
+      train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
+      batch_size=32, max_steps=8, checkpoint_steps=4))
+
+
+@pytest.fixture
+def copy_of_trained(trained, tmp_path):
+  """A copy of its directory that a test may spoil."""
+  return shutil.copytree(trained.train_dir, tmp_path / 'copy')
+
+
+def summaries_of(directory):
+  return {(value.tag, event.step): value
+          for path in sorted(glob.glob(f'{directory}/events*'))
+          for event in tf.train.summary_iterator(path)
+          for value in event.summary.value}
+
+
+@pytest.mark.parametrize('averages', [True, False])
+@pytest.mark.parametrize('batch_size', [130, 60, 1000])
+def test_metrics_equal_numpys_whatever_the_batches(
+    trained, monkeypatch, averages, batch_size):
+  monkeypatch.setattr(evaluation, '_BATCH_SIZE', batch_size)
+  data = dataset.ensure('cifar10', trained.data_dir)
+  checkpoint = f'{trained.train_dir}/model.ckpt-8'
+  result = evaluation.evaluate(checkpoint, trained, data, data.test,
+                               use_moving_averages=averages)
+  assert (result.step, result.num_examples) == (8, 130)
+  expected = expected_metrics(checkpoint, data.test[0], averages)
+  assert result.metrics['Precision @ 1'] == expected['Precision @ 1']
+  np.testing.assert_allclose(result.metrics['cross_entropy'],
+                             expected['cross_entropy'], rtol=1e-5)
+
+
+def test_num_examples_and_training_records(trained, tmp_path, capsys):
+  eval_lib.evaluate(trained.train_dir, str(tmp_path), eval_data='train_eval',
+                    run_once=True)
+  assert '(step 8, 300 examples,' in capsys.readouterr().out
+  eval_lib.evaluate(trained.train_dir, str(tmp_path), num_examples=7,
+                    run_once=True, device='/cpu:0')
+  assert '(step 8, 7 examples,' in capsys.readouterr().out
+
+
+def test_events(trained, tmp_path, capsys):
+  eval_lib.evaluate(trained.train_dir, str(tmp_path))
+  out = capsys.readouterr().out
+  summaries = summaries_of(tmp_path)
+  assert {step for _, step in summaries} == {8}
+  precision = summaries['Precision @ 1', 8].simple_value
+  assert f'precision @ 1 = {precision:.3f} (step 8, 130 examples' in out
+  assert summaries['cross_entropy', 8].simple_value > 0
+  image = summaries['images/image/0', 8].image
+  assert (image.height, image.width, image.colorspace) == (24, 24, 3)
+
+
+def write_2016_checkpoint(directory, version, step_type):
+  """Writes what a Saver of all variables of the 2016 graph writes."""
+  rng = np.random.default_rng(0)
+  shapes = {
+      'conv1/weights': [5, 5, 3, 64], 'conv1/biases': [64],
+      'conv2/weights': [5, 5, 64, 64], 'conv2/biases': [64],
+      'local3/weights': [2304, 384], 'local3/biases': [384],
+      'local4/weights': [384, 192], 'local4/biases': [192],
+      'softmax_linear/weights': [192, 10], 'softmax_linear/biases': [10]}
+  with tf.Graph().as_default(), tf.Session() as session:
+    values = {'global_step': np.array(77, step_type)}
+    for name, shape in shapes.items():
+      values[name] = np.float32(rng.normal(size=shape) * 0.05)
+      values[f'{name}/ExponentialMovingAverage'] = np.float32(
+          rng.normal(size=shape) * 0.05)
+    variables = [tf.get_variable(name, initializer=value)
+                 for name, value in values.items()]
+    session.run(tf.global_variables_initializer())
+    saver = tf.train.Saver(variables, write_version=version)
+    return saver.save(session, f'{directory}/model.ckpt', global_step=77)
+
+
+@pytest.mark.parametrize('version', [1, 2])
+@pytest.mark.parametrize('step_type', [np.int32, np.int64])
+def test_a_checkpoint_of_the_2016_code(data_dir, tmp_path, capsys, version,
+                                       step_type):
+  checkpoint = write_2016_checkpoint(tmp_path, version, step_type)
+  eval_lib.evaluate(str(tmp_path), str(tmp_path / 'eval'), data_dir=data_dir,
+                    run_once=True)
+  expected = expected_metrics(
+      checkpoint, f'{data_dir}/cifar-10-batches-bin/test_batch.bin')
+  assert (f"precision @ 1 = {expected['Precision @ 1']:.3f} (step 77, 130 "
+          f"examples, cross-entropy {expected['cross_entropy']:.3f}"
+          in capsys.readouterr().out)
+
+
+def test_a_checkpoint_deleted_while_it_is_read(copy_of_trained, tmp_path,
+                                               monkeypatch, capsys):
+  state = copy_of_trained / 'checkpoint'
+  newer = state.read_text()
+  state.write_text('model_checkpoint_path: "model.ckpt-4"\n')
+  restore, restored = tf.train.Saver.restore, []
+
+  def slow_restore(saver, session, path):
+    restored.append(os.path.basename(path))
+    if path.endswith('-4'):
+      state.write_text(newer)
+      for name in glob.glob(f'{path}.data*'):
+        os.remove(name)
+    restore(saver, session, path)
+
+  monkeypatch.setattr(tf.train.Saver, 'restore', slow_restore)
+  eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'eval'))
+  assert restored == ['model.ckpt-4', 'model.ckpt-8']
+  assert '(step 8, ' in capsys.readouterr().out
+  assert {step for _, step in summaries_of(tmp_path / 'eval')} == {8}
+
+
+def test_errors(copy_of_trained, data_dir, tmp_path):
+  eval_dir = str(tmp_path / 'eval')
+  with pytest.raises(UserError, match='empty: there is no checkpoint'):
+    eval_lib.evaluate(str(tmp_path / 'empty'), eval_dir, run_once=True)
+
+  # A network with other variables under the same name.
+  for path in glob.glob(f'{copy_of_trained}/model.ckpt-8.*'):
+    os.remove(path)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.get_variable('conv1/weights/ExponentialMovingAverage', initializer=0.0)
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver().save(session, f'{copy_of_trained}/model.ckpt', 8)
+  with pytest.raises(UserError, match=r'model.ckpt-8: is not of this network: '
+                     r'conv1/weights.* \[\], expected \[5, 5, 3, 64\]'):
+    eval_lib.evaluate(str(copy_of_trained), eval_dir, run_once=True)
+
+
+@pytest.mark.parametrize('name, step', [
+    ('/a/model.ckpt-0', 0), ('model.ckpt-12345', 12345), ('/b-7/x-1-22', 22)])
+def test_step_of(name, step):
+  assert evaluation.step_of(name) == step
+
+
+def test_a_name_without_a_step():
+  with pytest.raises(UserError, match='final: expected .* -STEP'):
+    evaluation.step_of('/a-1/final')
+
+
+def test_beside_a_trainer(start, data_dir, tmp_path):
+  """Waits for the first checkpoint, takes each once, ends after the last."""
+  train_dir, eval_dir = tmp_path / 'train', tmp_path / 'eval'
+  evaluator = start('eval', f'--checkpoint_dir={train_dir}',
+                    f'--eval_dir={eval_dir}', '--eval_interval_secs=0')
+  assert 'No checkpoint in' in evaluator.stdout.readline()
+  trainer = start('train', f'--data_dir={data_dir}', f'--train_dir={train_dir}',
+                  '--batch_size=8', '--max_steps=400', '--checkpoint_steps=20',
+                  '--keep_checkpoints=1')
+  assert trainer.wait(timeout=120) == 0
+  out, err = evaluator.communicate(timeout=60)
+  assert evaluator.returncode == 0, err
+  assert 'Traceback' not in err
+  steps = [int(step) for step in re.findall(r'\(step (\d+), 130 examples', out)]
+  assert steps == sorted(set(steps))
+  assert len(steps) > 1 and steps[-1] == 400
+  assert not [step for step in steps if step % 20]
+  assert {step for _, step in summaries_of(eval_dir)} == set(steps)
