@@ -218,12 +218,12 @@ def _prepare_cifar10(directory, urls, archives):
 
   tried = '\n'.join(f'  {source}: {reason}' for source, reason in failures)
   names = ' or '.join(archive.name for archive in archives)
-  raise UserError(f"""there is no CIFAR-10 in {data_dir}, and no getting it. Tried:
+  raise UserError(f"""there is no CIFAR-10 in {data_dir}, and no getting it:
 {tried}
 Ways out:
   copy {names} to {data_dir}/
   --data_url=URL, or file:///PATH, of a copy of one of them
-  --dataset=synthetic, pictures made up on the spot, to try the programs with""")
+  --dataset=synthetic: pictures made up on the spot, to try the programs""")
 
 
 def _extract(directory, archive):

@@ -99,9 +99,10 @@ if __name__ == '__main__':
                     'What to evaluate on; train_eval: the training records.')
   flags.DEFINE_integer('num_examples', None, 'Evaluate only so many records; '
                        'default: all.', lower_bound=1)
-  flags.DEFINE_float('eval_interval_secs', 300, 'Seconds from one evaluation to '
-                     'the next.', lower_bound=0)
-  flags.DEFINE_bool('run_once', False, 'Evaluate the newest checkpoint, and end.')
+  flags.DEFINE_float('eval_interval_secs', 300, 'Seconds from one evaluation '
+                     'to the next.', lower_bound=0)
+  flags.DEFINE_bool('run_once', False,
+                    'Evaluate the newest checkpoint, and end.')
   flags.DEFINE_bool('use_moving_averages', True,
                     'Evaluate the moving averages of the variables.')
   flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '

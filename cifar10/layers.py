@@ -95,8 +95,8 @@ def activation_summary(activations):
   scalar_summary(f'{scope.name}/sparsity', tf.nn.zero_fraction(activations))
 
 
-# Summaries, on the CPU, where their kernels are. tf.summary.* would put the name
-# scope into the tag, `tower_0/`, and replace all but letters and digits.
+# Summaries, on the CPU, where their kernels are. tf.summary.* would put the
+# name scope into the tag, `tower_0/`, and replace all but letters and digits.
 
 
 def scalar_summary(tag, value):

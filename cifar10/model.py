@@ -131,37 +131,46 @@ def train(losses, gradients, recipe, batch_size, num_examples):
   """
   variables = tf.trainable_variables()
   global_step = tf.train.get_or_create_global_step()
-  step = tf.identity(global_step)
-  learning_rate = _learning_rate(recipe, step * batch_size, num_examples)
-  layers.scalar_summary('learning_rate', learning_rate)
+  with tf.name_scope('learning_rate'):
+    step = tf.identity(global_step)
+    learning_rate = _learning_rate(recipe, step * batch_size, num_examples)
 
-  decay = _weight_decay(recipe, variables)
-  losses = {**losses, 'total_loss': losses['cross_entropy'] + decay}
-  gradients = [
-      g if d is None else g + d
-      for g, d in zip(gradients, tf.gradients(decay, variables))]
-  averaged_losses = _add_loss_summaries(losses, step)
+  with tf.name_scope('losses'):
+    decay = _weight_decay(recipe, variables)
+    losses = {**losses, 'total_loss': losses['cross_entropy'] + decay}
+    averaged = _average_losses(losses, step)
+
+  with tf.name_scope('gradients'):
+    gradients = [
+        g if d is None else g + d
+        for g, d in zip(gradients, tf.gradients(decay, variables))]
+    norms = {v.op.name: tf.norm(g) for v, g in zip(variables, gradients)}
 
   # The decay reads the variables too: all losses first, then the update.
-  with tf.control_dependencies(averaged_losses):
+  with tf.name_scope('update'), tf.control_dependencies(
+      list(averaged.values())):
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
     apply_gradients = optimizer.apply_gradients(
         zip(gradients, variables), global_step)
 
   # After the update: otherwise the averages take in the weights of the step
   # before, or of this one, as it happens.
-  with tf.control_dependencies([apply_gradients]):
+  with tf.name_scope('averages'), tf.control_dependencies([apply_gradients]):
     averages = tf.train.ExponentialMovingAverage(
         recipe.moving_average_decay, global_step)
     train_op = averages.apply(variables)
 
-  with tf.control_dependencies([train_op]):
+  with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
+    layers.scalar_summary('learning_rate', learning_rate)
+    for tag, value in losses.items():
+      if tag in averaged:
+        layers.scalar_summary(f'{tag} (raw)', value)
+      layers.scalar_summary(tag, averaged.get(tag, value))
     for variable, gradient in zip(variables, gradients):
       layers.histogram_summary(variable.op.name, variable.read_value())
       layers.histogram_summary(f'{variable.op.name}/gradients', gradient)
 
-  return Step(train_op, step, learning_rate, losses,
-              {v.op.name: tf.norm(g) for v, g in zip(variables, gradients)})
+  return Step(train_op, step, learning_rate, losses, norms)
 
 
 def _learning_rate(recipe, images_seen, num_examples):
@@ -178,28 +187,23 @@ def _weight_decay(recipe, variables):
       [tf.constant(0.0)] + [tf.nn.l2_loss(v) for v in decayed])
 
 
-def _add_loss_summaries(losses, step):
-  """Summaries of the losses, as they are and averaged with decay 0.9.
+def _average_losses(losses, step):
+  """Averages the losses over the steps, with decay 0.9.
 
   Args:
     losses: float32 scalars by tag.
     step: int64 scalar, how often they were averaged before.
 
   Returns:
-    The averages, computed when all losses are.
+    The averages of all that is a loss, by tag, computed when all losses are.
   """
-  # Averages start at 0, which this makes up for.
+  # They start at 0, which is divided out: its weight is 0.9**steps.
   weight = 1 - 0.9 ** (tf.cast(step, tf.float32) + 1)
-  averaged = []
+  averages = {}
   with tf.device('/cpu:0'), tf.control_dependencies(list(losses.values())):
-    for tag, value in losses.items():
-      if tag == 'Precision @ 1':
-        layers.scalar_summary(tag, value)
-        continue
+    for tag in 'cross_entropy', 'total_loss':
       average = tf.get_variable(f'{tag}/avg', [], tf.float32,
                                 tf.zeros_initializer(), trainable=False)
-      average = average.assign(0.9 * average + 0.1 * value)
-      layers.scalar_summary(f'{tag} (raw)', value)
-      layers.scalar_summary(tag, average / weight)
-      averaged.append(average)
-  return averaged
+      averages[tag] = average.assign(
+          0.9 * average + 0.1 * losses[tag]) / weight
+  return averages

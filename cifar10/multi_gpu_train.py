@@ -49,7 +49,8 @@ def average_gradients(tower_gradients):
   Returns:
     List of tensors, one for each variable.
   """
-  return [_mean(gradients) for gradients in zip(*tower_gradients)]
+  with tf.name_scope('average_gradients'):
+    return [_mean(gradients) for gradients in zip(*tower_gradients)]
 
 
 def _mean(tensors):
@@ -98,7 +99,9 @@ def build(run, data, devices):
   network = networks.NETWORKS[run.network]
   with tf.device('/cpu:0'):
     images, labels = training.batch(run, data)
-    parts = zip(tf.split(images, len(devices)), tf.split(labels, len(devices)))
+    with tf.name_scope('split'):
+      parts = zip(tf.split(images, len(devices)),
+                  tf.split(labels, len(devices)))
 
   towers = []
   for i, (device, part) in enumerate(zip(devices, parts)):
@@ -109,8 +112,9 @@ def build(run, data, devices):
 
   with tf.device('/cpu:0'):
     tower_losses, tower_gradients = zip(*towers)
-    losses = {tag: _mean([tower[tag] for tower in tower_losses])
-              for tag in tower_losses[0]}
+    with tf.name_scope('average_losses'):
+      losses = {tag: _mean([tower[tag] for tower in tower_losses])
+                for tag in tower_losses[0]}
     return model.train(losses, average_gradients(tower_gradients), run.recipe,
                        run.global_batch, run.num_examples)
 

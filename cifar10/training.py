@@ -145,9 +145,10 @@ def loop(step, run, hooks=(), config=None):
   started = time.time()
   global_step = tf.train.get_or_create_global_step()
   summaries = tf.summary.merge_all()
-  finite = tf.reduce_all([
-      tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables()
-      if v.dtype.base_dtype.is_floating])
+  with tf.name_scope('finite'):
+    finite = tf.reduce_all([
+        tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables()
+        if v.dtype.base_dtype.is_floating])
   saver = tf.train.Saver(max_to_keep=run.keep_checkpoints,
                          save_relative_paths=True)
   creator = tf.train.ChiefSessionCreator(
@@ -199,11 +200,11 @@ def loop(step, run, hooks=(), config=None):
   took = cli.duration(time.time() - started)
   if signals:
     name = signal.Signals(signals[0]).name
-    print(f'{name}: stopped and saved at step {number} of {run.max_steps} after '
-          f'{took}. The same command goes on from there.', flush=True)
+    print(f'{name}: stopped and saved at step {number} of {run.max_steps}, '
+          f'after {took}. The same command goes on from there.', flush=True)
     sys.exit(128 + signals[0])
-  print(f'Step {number} of {run.max_steps} is done; this took {took}. '
-        f'Checkpoints and event files are in {run.train_dir}', flush=True)
+  print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
+        f'tensorboard --logdir={run.train_dir}', flush=True)
 
 
 @contextlib.contextmanager
