@@ -169,9 +169,10 @@ def loop(step, run, hooks=(), config=None):
         raise UserError(f'a weight is not finite after step {number - 1}, so '
                         'no checkpoint of it was written and training ends')
       writer.flush()  # No checkpoint is ahead of its event files.
+      # Without a copy of the graph: that is in graph.pbtxt, once.
       session.run_step_fn(lambda step_context: saver.save(
-          step_context.session, os.path.join(run.train_dir, 'model.ckpt'), number,
-          write_meta_graph=False))  # The graph is in graph.pbtxt, once.
+          step_context.session, os.path.join(run.train_dir, 'model.ckpt'),
+          number, write_meta_graph=False))
 
     tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
     number = saved = int(run_without_hooks(global_step))

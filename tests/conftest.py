@@ -69,6 +69,16 @@ def run_program(start):
   return run
 
 
+@pytest.fixture(scope='session')
+def help_texts():
+  """What `--help` prints, by program."""
+  return {program: subprocess.run(
+      [sys.executable, '-m', f'cifar10.{program}', '--help'],
+      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+      check=False).stdout
+      for program in ('train', 'multi_gpu_train', 'eval', 'dataset')}
+
+
 @pytest.fixture
 def serve():
   """Serves HTTP: serve(respond) returns the address; respond(handler) answers

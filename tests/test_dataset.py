@@ -196,7 +196,8 @@ class RunsCode:
     (b'', 'cannot be unpickled'),
 ])
 def test_bad_pickles(tmp_path, content, message):
-  write_files(tmp_path, {**PICKLED, 'cifar-10-batches-py/data_batch_2': content})
+  write_files(tmp_path, PICKLED)
+  write_files(tmp_path, {'cifar-10-batches-py/data_batch_2': content})
   with pytest.raises(UserError, match=f'data_batch_2: .*{message}'):
     dataset.ensure('cifar10', tmp_path, archives=())
   assert not (tmp_path / 'cifar-10-batches-bin').exists()

@@ -67,8 +67,8 @@ def test_inference_equals_numpy_for_any_batch_size():
 
   def conv(x, scope):
     padded = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
-    size = x.shape[1]
-    x = sum(padded[:, i:i + size, j:j + size] @ weights[f'{scope}/weights'][i, j]
+    size, kernel = x.shape[1], weights[f'{scope}/weights']
+    x = sum(padded[:, i:i + size, j:j + size] @ kernel[i, j]
             for i in range(5) for j in range(5))
     return np.maximum(x + weights[f'{scope}/biases'], 0)
 

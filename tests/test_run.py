@@ -34,7 +34,7 @@ def test_no_run(tmp_path):
     '\udcff'])
 def test_a_damaged_description_is_named(tmp_path, content):
   (tmp_path / 'run.json').write_bytes(content.encode(errors='surrogateescape'))
-  with pytest.raises(UserError, match='run.json: is not a description of a run'):
+  with pytest.raises(UserError, match='run.json: is not a description'):
     run_lib.load(tmp_path)
 
 

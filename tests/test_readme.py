@@ -1,0 +1,29 @@
+"""What the README says is so."""
+
+import pathlib
+import re
+import types
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import networks
+from cifar10 import train
+
+README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
+
+
+def test_the_example_network_trains(make_run, monkeypatch):
+  code = re.search(r'```python\n(""".*?)```', README, re.DOTALL).group(1)
+  module = types.ModuleType('example')
+  exec(code, module.__dict__)
+  monkeypatch.setitem(networks.NETWORKS, 'example', module)
+  run = train.train(make_run(network='example', max_steps=2))
+  assert tf.train.load_variable(run.train_dir, 'hidden/weights').shape == (
+      24 * 24 * 3, 100)
+
+
+def test_every_flag_is_in_a_table(help_texts):
+  in_tables = re.findall(r'^\| `--(\w+)` \|', README, re.MULTILINE)
+  in_help = re.findall(r'^  --(?:\[no\])?(\w+): ', '\n'.join(
+      help_texts.values()), re.MULTILINE)
+  assert set(in_tables) == set(in_help)
