@@ -5,6 +5,7 @@ Flags are defined by the functions here when a program starts, never at import.
 
 import dataclasses
 import datetime
+import signal
 import sys
 
 from absl import app
@@ -35,6 +36,8 @@ def run(main):
     except UserError as e:
       print(f'error: {e}', file=sys.stderr)
       sys.exit(1)
+    except KeyboardInterrupt:
+      sys.exit(128 + signal.SIGINT)
   for flag in FLAGS.flags_by_module_dict().get(__name__, ()):
     FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # For --help.
   app.run(main_with_messages)
@@ -66,7 +69,8 @@ def define_training_flags(datasets, networks):
                        "first start; default: the recipe's epochs.",
                        lower_bound=1)
   flags.DEFINE_integer('seed', Run.seed, 'Of initial weights, the order of the '
-                       'images and their distortions.', lower_bound=0)
+                       'images and their distortions.', lower_bound=0,
+                       upper_bound=2**31 - 1)
   flags.DEFINE_enum('input', Run.input, ['tfdata', 'queue'],
                     "queue: the tutorial's prefetch queues; a resumed run then "
                     'sees other images than an uninterrupted one.')
@@ -90,12 +94,10 @@ def define_training_flags(datasets, networks):
                     'Print the precision on the test records at the end.')
 
 
-def run_from_flags(**values):
-  """Returns the `Run` that the flags describe, but for `values`."""
-  for field in dataclasses.fields(Run):
-    if field.name in FLAGS and field.name not in values:
-      values[field.name] = FLAGS[field.name].value
-  return Run(**values)
+def run_from_flags():
+  """Returns the `Run` that the flags describe."""
+  return Run(**{field.name: FLAGS[field.name].value
+                for field in dataclasses.fields(Run) if field.name in FLAGS})
 
 
 def timestamp():

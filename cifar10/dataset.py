@@ -17,13 +17,13 @@ somebody extracted from it:
 import contextlib
 import dataclasses
 import fcntl
-import os
 import pathlib
 import pickle
 import re
 import shutil
 import sys
 import tarfile
+import zlib
 
 from absl import flags
 import numpy as np
@@ -100,6 +100,8 @@ def ensure(name, data_dir, urls=(), archives=ARCHIVES):
   Raises:
     UserError: there is no getting them, or a file is damaged.
   """
+  if name not in DATASETS:
+    raise UserError(f'there is no dataset {name}, only ' + ', '.join(DATASETS))
   directory = pathlib.Path(data_dir).absolute() / (
       'synthetic' if name == 'synthetic' else _BINARY)
   if not directory.exists():
@@ -137,28 +139,19 @@ def _describe(name, directory):
 @contextlib.contextmanager
 def _writing(data_dir):
   """Creates data_dir and keeps other processes from writing to it meanwhile."""
-  with _explained(data_dir):
+  try:
     data_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(data_dir, os.O_RDONLY)
-  try:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      print(f'Waiting for another process that prepares data in {data_dir}',
-            file=sys.stderr)
-      fcntl.flock(lock, fcntl.LOCK_EX)
-    with _explained(data_dir):
+    # A lock of the operating system's, which ends with the process.
+    with (data_dir / '.lock').open('w') as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        print(f'Waiting for another process that prepares data in {data_dir}',
+              file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
       yield
-  finally:
-    os.close(lock)
-
-
-@contextlib.contextmanager
-def _explained(path):
-  try:
-    yield
   except OSError as e:
-    raise UserError(f'{e.filename or path}: {e.strerror}') from e
+    raise UserError(f'{e.filename or data_dir}: {e.strerror}') from e
 
 
 @contextlib.contextmanager
@@ -186,8 +179,9 @@ def _prepare_cifar10(directory, urls, archives):
   """Makes `directory` from the first source that is there or can be had."""
   data_dir = directory.parent
   if (data_dir / _PICKLED).exists():
-    _convert(directory, (
-        (path.name, path.open('rb')) for path in (data_dir / _PICKLED).iterdir()
+    pickled = data_dir / _PICKLED
+    _convert(directory, pickled, (
+        (path.name, path.open('rb')) for path in pickled.iterdir()
         if path.is_file()))
     return
 
@@ -231,18 +225,19 @@ def _extract(directory, archive):
   archive they say they want to go."""
   try:
     with tarfile.open(archive) as tar:
-      _convert(directory, ((pathlib.PurePath(member.name).name,
-                            tar.extractfile(member))
-                           for member in tar if member.isfile()))
-  except (tarfile.TarError, EOFError) as e:
+      _convert(directory, archive, (
+          (pathlib.PurePath(member.name).name, tar.extractfile(member))
+          for member in tar if member.isfile()))
+  except (tarfile.TarError, EOFError, zlib.error) as e:
     raise UserError(f'{archive}: cannot be extracted: {e}') from e
 
 
-def _convert(directory, files):
+def _convert(directory, source, files):
   """Makes `directory` of record files, which are copied, and pickles.
 
   Args:
     directory: to be made.
+    source: what the files are from, for messages.
     files: iterable of (name, file object), others among them.
 
   Raises:
@@ -258,11 +253,12 @@ def _convert(directory, files):
         elif name in batches:
           records.write(part / (name + '.bin'), *_unpickle_batch(name, file))
         elif name == 'batches.meta':
-          label_names = _unpickle(name, file).get(b'label_names', [])
-          (part / 'batches.meta.txt').write_bytes(b'\n'.join(label_names))
+          if label_names := _unpickle(name, file).get(b'label_names'):
+            (part / 'batches.meta.txt').write_bytes(b'\n'.join(label_names))
     for name in batches:
       if not (part / (name + '.bin')).exists():
-        raise UserError(f'{directory}: cannot be made: there is no {name}')
+        raise UserError(f'{source}: has no {name}. Complete it, or move it '
+                        'away')
 
 
 def _unpickle_batch(name, file):

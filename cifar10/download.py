@@ -17,7 +17,7 @@ from cifar10 import cli
 _CHUNK = 1 << 16
 
 
-def fetch(urls, part, size, md5, timeout=10):
+def fetch(urls, part, size, md5, timeout=5):
   """Downloads to `part` from the first of `urls` that delivers.
 
   Args:
@@ -85,6 +85,7 @@ def _append_from(url, part, size, timeout):
   with open(part, 'ab') as f:
     start = f.tell()
     headers = {'Range': f'bytes={start}-'} if start else {}
+    print(f'Downloading {url} ({size / 1e6:,.1f} MB)', file=sys.stderr)
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=timeout) as response:
       # Without support for ranges the file comes from its beginning.
@@ -93,7 +94,7 @@ def _append_from(url, part, size, timeout):
       expected = size - start + skip
       if length is not None and int(length) != expected:
         raise ValueError(f'offers {int(length):,} bytes, expected {expected:,}')
-      progress = _Progress(url, start, size)
+      progress = _Progress(start, size)
       while f.tell() < size:
         chunk = response.read1(min(_CHUNK, skip or size - f.tell()))
         if not chunk:
@@ -114,11 +115,10 @@ class _Progress:
   """Tells percent, speed and time left: on one line of a terminal, which it
   keeps overwriting, or else on a line every ten seconds."""
 
-  def __init__(self, url, start, size):
+  def __init__(self, start, size):
     self._terminal = sys.stderr.isatty()
     self._start, self._size = start, size
     self._started = self._reported = time.monotonic()
-    print(f'Downloading {url} ({size / 1e6:,.1f} MB)', file=sys.stderr)
 
   def report(self, position, last=False):
     now = time.monotonic()

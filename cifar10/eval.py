@@ -9,6 +9,7 @@ directory without it, from the 2016 code, holds the tutorial's network.
 """
 
 import dataclasses
+import os
 import time
 
 from absl import flags
@@ -44,38 +45,51 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
   Raises:
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
+  _check_writable(eval_dir)
   evaluated, next_time, told = None, 0, False
   with tf.Graph().as_default(), tf.summary.FileWriter(eval_dir) as writer:
     while True:
-      checkpoint = tf.train.latest_checkpoint(checkpoint_dir)
+      checkpoint = evaluation.newest_checkpoint(checkpoint_dir)
       run = run_lib.load(checkpoint_dir) or _run_of_2016()
-      is_last = checkpoint and run.max_steps is not None and (
+      is_last = checkpoint and run.max_steps and (
           evaluation.step_of(checkpoint) >= run.max_steps)
-      if checkpoint in (None, evaluated) or not (
-          is_last or time.time() >= next_time):
+      # A run started afresh writes other checkpoints of the same names.
+      identity = checkpoint and (
+          checkpoint, tf.train.get_checkpoint_mtimes([checkpoint]))
+      is_new = identity not in (None, evaluated)
+      if is_new and (is_last or time.time() >= next_time):
+        next_time = time.time() + interval_secs
+        data = dataset.ensure(run.dataset, data_dir or run.data_dir)
+        files = {'test': data.test, 'train_eval': data.train}[eval_data]
+        try:
+          result = evaluation.evaluate(
+              checkpoint, run, data, files, num_examples, use_moving_averages,
+              device)
+        except evaluation.CheckpointGone:
+          next_time = 0
+          continue
+        evaluation.print_result(result, run, eval_data)
+        writer.add_summary(result.summary, result.step)
+        writer.flush()
+        evaluated = identity
         if run_once:
-          raise UserError(f'{checkpoint_dir}: there is no checkpoint')
+          return
+      elif is_last and not is_new:
+        return
+      elif run_once:
+        raise UserError(f'{checkpoint_dir}: there is no checkpoint')
+      else:
         if checkpoint is None and not told:
           print(f'No checkpoint in {checkpoint_dir} yet: waiting', flush=True)
           told = True
         time.sleep(1)
-        continue
 
-      next_time = time.time() + interval_secs
-      data = dataset.ensure(run.dataset, data_dir or run.data_dir)
-      files = {'test': data.test, 'train_eval': data.train}[eval_data]
-      try:
-        result = evaluation.evaluate(checkpoint, run, data, files, num_examples,
-                                     use_moving_averages, device)
-      except evaluation.CheckpointGone:
-        next_time = 0
-        continue
-      evaluation.print_result(result, run, eval_data)
-      writer.add_summary(result.summary, result.step)
-      writer.flush()
-      if run_once or is_last:
-        return
-      evaluated = checkpoint
+
+def _check_writable(eval_dir):
+  try:
+    os.makedirs(eval_dir, exist_ok=True)
+  except OSError as e:
+    raise UserError(f'--eval_dir={eval_dir}: {e.strerror}') from e
 
 
 def _run_of_2016():

@@ -29,6 +29,22 @@ class CheckpointGone(Exception):
   """The checkpoint could not be read, and there is a newer one by now."""
 
 
+def newest_checkpoint(directory):
+  """Returns the path of the newest checkpoint there, None without one.
+
+  Unlike tf.train.latest_checkpoint(), it finds those of the 2016 code, which
+  noted absolute paths, in a directory that was moved.
+  """
+  state = tf.train.get_checkpoint_state(directory)
+  if state is None:
+    return None
+  path = state.model_checkpoint_path
+  for path in path, os.path.join(directory, os.path.basename(path)):
+    if tf.train.checkpoint_exists(path):
+      return path
+  return None
+
+
 def step_of(checkpoint):
   """Returns the step in the name of a checkpoint, `...-1000`."""
   match = re.search(r'-(\d+)$', checkpoint)
@@ -57,9 +73,14 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
     CheckpointGone: it was deleted meanwhile, in favour of a newer one.
     UserError: it does not hold what the network needs.
   """
+  try:
+    tf.DeviceSpec.from_string(device or '')
+  except ValueError as e:
+    raise UserError(f'--device={device}: expected a device such as /cpu:0 or '
+                    '/gpu:1') from e
   count = data.count(files)
   count = min(num_examples or count, count)
-  network = networks.NETWORKS[run.network]
+  network = networks.find(run.network)
   with tf.Graph().as_default(), tf.device(device):
     images, labels = inputs.inputs(files, data.format, run.recipe.crop_size,
                                    _BATCH_SIZE, count)
@@ -82,7 +103,7 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
         saver.restore(session, checkpoint)
       except (tf.errors.OpError, ValueError) as e:
         # Trainers delete old checkpoints once a newer one is on record.
-        newest = tf.train.latest_checkpoint(os.path.dirname(checkpoint))
+        newest = newest_checkpoint(os.path.dirname(checkpoint))
         if newest not in (None, checkpoint):
           raise CheckpointGone(checkpoint) from e
         raise UserError(f'{checkpoint}: cannot be read: {e}') from e
@@ -117,8 +138,7 @@ def evaluate_newest(run):
     run: a prepared `Run`.
   """
   data = dataset.ensure(run.dataset, run.data_dir)
-  result = evaluate(tf.train.latest_checkpoint(run.train_dir), run, data,
-                    data.test)
+  result = evaluate(newest_checkpoint(run.train_dir), run, data, data.test)
   print_result(result, run, 'test')
 
 

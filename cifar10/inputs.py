@@ -13,8 +13,10 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
 from cifar10 import records
+from cifar10 import UserError
 
 QUEUE_THREADS = 16
+_PARALLEL_BATCHES = 4
 
 
 def distorted_inputs(files, record_format, crop_size, batch_size, seed):
@@ -38,20 +40,18 @@ def distorted_inputs(files, record_format, crop_size, batch_size, seed):
   _check_crop(crop_size, record_format)
   with tf.device('/cpu:0'), tf.name_scope('input'):
     images, labels = _records_in_memory(files, record_format)
+    num_examples = int(labels.shape[0])
 
     def batch(step):
       positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-      chosen = shuffle(positions, int(labels.shape[0]), seed)
+      chosen = shuffle(positions, num_examples, seed)
       distorted = distort(tf.gather(images, chosen), crop_size,
                           tf.stack([tf.constant(seed, tf.int64), step]))
       return distorted, tf.gather(labels, chosen)
 
     first_step = tf.train.get_or_create_global_step()
-    iterator = _iterator(
+    images, labels = _next_batch(
         tf.data.Dataset.range(first_step, tf.int64.max), batch)
-    # Sessions run these when the step is restored.
-    tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
-    images, labels = iterator.get_next()
   layers.image_summary('images', images)
   return images, labels
 
@@ -79,10 +79,8 @@ def inputs(files, record_format, crop_size, batch_size, num_examples):
       end = tf.minimum(start + batch_size, num_examples)
       return preprocess(images[start:end], crop_size), labels[start:end]
 
-    iterator = _iterator(tf.data.Dataset.range(0, num_examples, batch_size),
-                         batch)
-    tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
-    images, labels = iterator.get_next()
+    images, labels = _next_batch(
+        tf.data.Dataset.range(0, num_examples, batch_size), batch)
   layers.image_summary('images', images)
   return images, labels
 
@@ -125,7 +123,7 @@ def queue_inputs(files, record_format, crop_size, batch_size, seed,
 
 def _check_crop(crop_size, record_format):
   if crop_size > min(record_format.height, record_format.width):
-    raise ValueError(
+    raise UserError(
         f'crop_size {crop_size} is larger than the images, '
         f'{record_format.height}x{record_format.width}')
 
@@ -153,11 +151,19 @@ def _local_variable(name, initial_value):
       collections=[tf.GraphKeys.LOCAL_VARIABLES])
 
 
-def _iterator(dataset, batch):
+def _next_batch(dataset, batch):
+  """Returns the next of the batches that `batch` makes of a dataset."""
   # Without autograph, which would read and rewrite the source of `batch`.
   batch = tf.autograph.experimental.do_not_convert(batch)
-  dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-  return tf.data.make_initializable_iterator(dataset.prefetch(tf.data.AUTOTUNE))
+  dataset = dataset.map(batch, _PARALLEL_BATCHES).prefetch(_PARALLEL_BATCHES)
+  # Autotuning has a thread that sleeps up to a minute, and that closing the
+  # session waits for.
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  iterator = tf.data.make_initializable_iterator(dataset.with_options(options))
+  # Sessions run these once the step is restored.
+  tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+  return iterator.get_next()
 
 
 def shuffle(positions, num_examples, seed):
@@ -175,7 +181,8 @@ def shuffle(positions, num_examples, seed):
   epochs = positions // num_examples
   seeds = tf.stack([tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64)),
                     epochs, tf.zeros_like(epochs)], axis=1)
-  # tf.random.experimental.index_shuffle takes one seed only.
+  # tf.random.experimental.index_shuffle pads a batch of seeds along the wrong
+  # axis.
   return tf.raw_ops.RandomIndexShuffle(
       index=positions % num_examples, seed=seeds,
       max_index=tf.constant(num_examples - 1, tf.int64), rounds=4)

@@ -8,6 +8,8 @@ are averaged, and one update is made of them: the same that one device makes of
 all the images (tutorial: "Training a Model Using Multiple GPU Cards").
 """
 
+import dataclasses
+
 from absl import flags
 import tensorflow.compat.v1 as tf
 
@@ -67,7 +69,7 @@ def train(run, devices, fresh=False, hooks=(), config=None):
   """Trains to run.max_steps, from where an earlier call left off.
 
   Args:
-    run: a `run.Run`.
+    run: a `run.Run`; of as many towers as there are devices.
     devices: a device for each tower; several towers may share one.
     fresh: whether to move an existing run.train_dir aside and start over.
     hooks: further tf.train.SessionRunHooks.
@@ -76,6 +78,7 @@ def train(run, devices, fresh=False, hooks=(), config=None):
   Returns:
     The `Run`, with what was None filled in.
   """
+  run = dataclasses.replace(run, num_towers=len(devices))
   run, data = training.prepare(run, fresh)
   print('Towers: ' + ', '.join(
       f'tower_{i} on {device}' for i, device in enumerate(devices)), flush=True)
@@ -96,7 +99,7 @@ def build(run, data, devices):
     The `model.Step`.
   """
   tf.set_random_seed(run.seed)
-  network = networks.NETWORKS[run.network]
+  network = networks.find(run.network)
   with tf.device('/cpu:0'):
     images, labels = training.batch(run, data)
     with tf.name_scope('split'):
@@ -120,8 +123,8 @@ def build(run, data, devices):
 
 
 def main():
-  run = cli.run_from_flags(num_towers=FLAGS.num_gpus)
-  run = train(run, find_devices(FLAGS.num_gpus), FLAGS.fresh)
+  devices = find_devices(FLAGS.num_gpus)
+  run = train(cli.run_from_flags(), devices, FLAGS.fresh)
   if FLAGS.eval_at_end:
     evaluation.evaluate_newest(run)
 

@@ -30,7 +30,7 @@ class Run:
     dataset: name of the data, see dataset.py.
     network: name of the network, see networks/.
     recipe: its hyperparameters; None: those it was published with.
-    batch_size: images per tower and step; None: the recipe's.
+    batch_size: images per tower and step, instead of the recipe's.
     num_towers: how many parts a step's images are split into.
     num_examples: training records, found by `training.prepare()`.
     max_steps: the step to stop at, counted from the first start; None: as
@@ -65,7 +65,7 @@ class Run:
   @property
   def global_batch(self):
     """Images in a step, over all towers."""
-    return self.batch_size * self.num_towers
+    return self.recipe.batch_size * self.num_towers
 
   def identity(self):
     """Returns what must stay the same for a run to be the same, by name.

@@ -7,6 +7,8 @@ gradients, update, loop. See README.md for what to expect of it, and
 multi_gpu_train.py for several devices.
 """
 
+import dataclasses
+
 from absl import flags
 import tensorflow.compat.v1 as tf
 
@@ -24,15 +26,15 @@ def train(run, fresh=False, hooks=()):
   """Trains to run.max_steps, from where an earlier call left off.
 
   Args:
-    run: a `run.Run`.
+    run: a `run.Run`; of one tower, whatever it says.
     fresh: whether to move an existing run.train_dir aside and start over.
     hooks: further tf.train.SessionRunHooks.
 
   Returns:
     The `Run`, with what was None filled in.
   """
-  run, data = training.prepare(run, fresh)
-  network = networks.NETWORKS[run.network]
+  run, data = training.prepare(dataclasses.replace(run, num_towers=1), fresh)
+  network = networks.find(run.network)
   with tf.Graph().as_default():
     tf.set_random_seed(run.seed)
     images, labels = training.batch(run, data)

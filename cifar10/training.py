@@ -44,19 +44,16 @@ def prepare(run, fresh=False):
   Raises:
     UserError: the data cannot be had, or train_dir holds something else.
   """
-  recipe = run.recipe or networks.NETWORKS[run.network].RECIPE
+  recipe = run.recipe or networks.find(run.network).RECIPE
   if run.batch_size:
     recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
   data = dataset.ensure(run.dataset, run.data_dir, run.data_url)
   run = dataclasses.replace(
-      run, recipe=recipe, batch_size=recipe.batch_size,
-      num_examples=data.count(data.train),
+      run, recipe=recipe, num_examples=data.count(data.train),
       data_dir=os.path.abspath(run.data_dir))
   if run.max_steps is None:
     run = dataclasses.replace(run, max_steps=recipe.num_steps(
         run.num_examples, run.global_batch))
-  if recipe.crop_size > min(data.format.height, data.format.width):
-    raise UserError(f'crop_size {recipe.crop_size} is larger than the images')
 
   try:
     if fresh and os.path.exists(run.train_dir):
@@ -67,6 +64,9 @@ def prepare(run, fresh=False):
   except OSError as e:
     raise UserError(f'--train_dir={run.train_dir}: cannot be written: '
                     f'{e.strerror}') from e
+  print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
+        f'records, in steps of {run.global_batch}, with seed {run.seed}',
+        flush=True)
   return run, data
 
 
@@ -166,14 +166,14 @@ def loop(step, run, hooks=(), config=None):
     def save(number):
       """Saves what `number` steps have made of the variables."""
       if not run_without_hooks(finite):
-        raise UserError(f'a weight is not finite after step {number - 1}, so '
-                        'no checkpoint of it was written and training ends')
+        report.not_finite('after it, a weight is not finite')
       writer.flush()  # No checkpoint is ahead of its event files.
       # Without a copy of the graph: that is in graph.pbtxt, once.
       session.run_step_fn(lambda step_context: saver.save(
           step_context.session, os.path.join(run.train_dir, 'model.ckpt'),
           number, write_meta_graph=False))
 
+    report = _Reporter(run)
     tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
     number = saved = int(run_without_hooks(global_step))
     # Readers drop what a killed process wrote from this step on.
@@ -183,7 +183,6 @@ def loop(step, run, hooks=(), config=None):
     elif number:
       print(f'Resuming at step {number} of {run.max_steps}.', flush=True)
 
-    report = _Reporter(run)
     while number < run.max_steps and not signals and not session.should_stop():
       # Summaries ride on the step: a run of their own would cost a batch.
       due = number % run.summary_steps == 0
@@ -200,9 +199,9 @@ def loop(step, run, hooks=(), config=None):
 
   took = cli.duration(time.time() - started)
   if signals:
-    name = signal.Signals(signals[0]).name
-    print(f'{name}: stopped and saved at step {number} of {run.max_steps}, '
-          f'after {took}. The same command goes on from there.', flush=True)
+    print(f'{signal.Signals(signals[0]).name}: stopped and saved at step '
+          f'{number} of {run.max_steps}, after {took}. The same command, '
+          'without --fresh, goes on from there.', flush=True)
     sys.exit(128 + signals[0])
   print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
         f'tensorboard --logdir={run.train_dir}', flush=True)
@@ -210,8 +209,8 @@ def loop(step, run, hooks=(), config=None):
 
 @contextlib.contextmanager
 def _received_signals():
-  """Yields a list that takes in SIGINT and SIGTERM, which would otherwise end
-  the process; the second of a kind does."""
+  """Yields a list that takes in the first SIGINT and SIGTERM, which would
+  otherwise end the process."""
   received, before = [], {}
 
   def receive(number, _):
@@ -235,22 +234,15 @@ class _Reporter:
     self._run = run
     self._next = None  # The first step that is not in a report yet.
     self._time = time.time()
-    self._loss = None
+    self._values = self._finite_loss = None
 
   def step(self, values):
     """To be called after each step with the values of its `model.Step`."""
     number, loss = int(values.step), values.losses['total_loss']
-    norms = values.gradient_norms
-    if not np.isfinite([loss, *norms.values()]).all():
-      largest = sorted(norms, key=lambda name: np.nan_to_num(-norms[name],
-                                                             nan=-np.inf))
-      raise UserError(
-          f'step {number}: loss {loss:g}, learning rate '
-          f'{values.learning_rate:g}, largest gradient norms '
-          + ', '.join(f'{norms[name]:g} ({name})' for name in largest[:3])
-          + f'; last finite loss: {self._loss}. Not all of this is finite, so '
-          'training ends; checkpoints are of earlier steps')
-    self._loss = loss
+    self._values = values
+    if not np.isfinite([loss, *values.gradient_norms.values()]).all():
+      self.not_finite('not all of this is finite')
+    self._finite_loss = loss
 
     # The first step is told by itself: starting up is part of it.
     if self._next is not None and number % self._run.log_frequency:
@@ -268,3 +260,15 @@ class _Reporter:
           f'epoch {images / run.num_examples:.1f}, '
           f'{100 * (number + 1) / run.max_steps:.0f}%, '
           f'{cli.duration(left)} left', flush=True)
+
+  def not_finite(self, problem):
+    """Raises UserError that tells of the last step."""
+    values, norms = self._values, self._values.gradient_norms
+    largest = sorted(
+        norms, key=lambda name: np.nan_to_num(-norms[name], nan=-np.inf))[:3]
+    raise UserError(
+        f"step {int(values.step)}: loss {values.losses['total_loss']:g}, "
+        f'learning rate {values.learning_rate:g}, largest gradient norms '
+        + ', '.join(f'{norms[name]:g} ({name})' for name in largest)
+        + f'; last finite loss {self._finite_loss}: {problem}, so training '
+        'ends. Its checkpoints are of earlier steps')

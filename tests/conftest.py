@@ -1,5 +1,6 @@
 """Data and helpers that the tests share."""
 
+import glob
 import http.server
 import os
 import subprocess
@@ -8,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 from cifar10 import records
 from cifar10 import run as run_lib
@@ -116,7 +118,21 @@ def assert_same_checkpoints(path_a, path_b):
 
 def read_checkpoint(path):
   """Returns the arrays of a checkpoint by name."""
-  import tensorflow as tf
   reader = tf.train.load_checkpoint(str(path))
   return {name: reader.get_tensor(name)
           for name in reader.get_variable_to_shape_map()}
+
+
+def summaries_of(directory):
+  """Returns the summary values in the event files, by (tag, step)."""
+  return {(value.tag, event.step): value
+          for path in sorted(glob.glob(f'{directory}/events*'))
+          for event in tf.train.summary_iterator(path)
+          for value in event.summary.value}
+
+
+def scalars_of(directory):
+  """Returns the scalars in the event files, by (tag, step)."""
+  return {key: value.simple_value
+          for key, value in summaries_of(directory).items()
+          if value.WhichOneof('value') == 'simple_value'}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,16 @@ def test_bad_flags(run_program, program, flag, message):
   assert 'Traceback' not in err
 
 
+def test_interrupted_while_waiting(start, tmp_path):
+  process = start('eval', f'--checkpoint_dir={tmp_path}',
+                  f'--eval_dir={tmp_path}/eval')
+  assert 'waiting' in process.stdout.readline()
+  process.send_signal(signal.SIGINT)
+  _, err = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'Traceback' not in err
+
+
 def test_help(help_texts):
   for program, text in help_texts.items():
     assert f'python -m cifar10.{program}' in text
@@ -92,10 +103,10 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
        '--port=0', '--load_fast=false'], stderr=subprocess.PIPE,
       text=True) as process:
     try:
-      for line in process.stderr:
-        if match := re.search(r'http://\S+:\d+/', line):
-          break
-      plugins = match.group() + 'data/plugin/'
+      lines = iter(process.stderr.readline, '')
+      address = next(filter(None, (
+          re.search(r'http://\S+:\d+/', line) for line in lines)))
+      plugins = address.group() + 'data/plugin/'
       # It loads while it serves.
       for _ in range(60):
         scalars = json.loads(get(plugins + 'scalars/tags'))

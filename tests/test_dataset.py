@@ -119,7 +119,8 @@ def test_download(tmp_path, archives, i):
   data_dir = tmp_path / 'made' / 'on the way'
   data = dataset.ensure('cifar10', data_dir, archives=archives[i:])
   assert_complete(data, data_dir)
-  assert os.listdir(data_dir) == ['cifar-10-batches-bin']
+  assert sorted(os.listdir(data_dir)) == [
+      '.lock', 'cifar-10-batches-bin']
 
 
 def test_data_url_takes_the_place_of_the_known_ones(tmp_path, archives):
@@ -158,7 +159,9 @@ def test_extraction_stays_in_its_directory(tmp_path, archives):
   assert_complete(dataset.ensure('cifar10', data_dir, archives=[evil]),
                   data_dir)
   assert sorted(os.listdir(tmp_path)) == ['data', 'mirror']
-  assert os.listdir(data_dir) == ['cifar-10-batches-bin']
+  assert not os.path.exists('/tmp/escaped_test_batch.bin')
+  assert sorted(os.listdir(data_dir)) == [
+      '.lock', 'cifar-10-batches-bin']
   assert len(os.listdir(data_dir / 'cifar-10-batches-bin')) == 7
 
 
@@ -166,7 +169,7 @@ def test_an_archive_that_lacks_a_batch_leaves_nothing(tmp_path):
   files = dict(BINARY)
   del files['cifar-10-batches-bin/data_batch_3.bin']
   archive = make_archive(tmp_path / 'cifar-10-binary.tar.gz', files)
-  with pytest.raises(UserError, match='there is no data_batch_3'):
+  with pytest.raises(UserError, match='binary.tar.gz: has no data_batch_3'):
     dataset.ensure('cifar10', tmp_path, archives=[archive])
   assert not (tmp_path / 'cifar-10-batches-bin').exists()
 
@@ -202,6 +205,11 @@ def test_bad_pickles(tmp_path, content, message):
     dataset.ensure('cifar10', tmp_path, archives=())
   assert not (tmp_path / 'cifar-10-batches-bin').exists()
   assert not os.path.exists('/tmp/cifar10_test_was_here')
+
+
+def test_an_unknown_name(tmp_path):
+  with pytest.raises(UserError, match='no dataset Synthetic, only cifar10, syn'):
+    dataset.ensure('Synthetic', tmp_path)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
@@ -271,7 +279,7 @@ def test_a_killed_process_leaves_neither_lock_nor_data(tmp_path):
   killed.communicate()
   out, err = waiting.communicate(timeout=60)
   assert out == 'making\nsynthetic\n', err
-  assert os.listdir(tmp_path) == ['synthetic']
+  assert sorted(os.listdir(tmp_path)) == ['.lock', 'synthetic']
   assert len(os.listdir(tmp_path / 'synthetic')) == 6
 
 

@@ -17,6 +17,7 @@ from cifar10 import records
 from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import UserError
+from tests.conftest import summaries_of
 
 
 def expected_metrics(checkpoint, path, averages=True):
@@ -52,13 +53,6 @@ def trained(data_dir, tmp_path_factory):
 def copy_of_trained(trained, tmp_path):
   """A copy of its directory that a test may spoil."""
   return shutil.copytree(trained.train_dir, tmp_path / 'copy')
-
-
-def summaries_of(directory):
-  return {(value.tag, event.step): value
-          for path in sorted(glob.glob(f'{directory}/events*'))
-          for event in tf.train.summary_iterator(path)
-          for value in event.summary.value}
 
 
 @pytest.mark.parametrize('averages', [True, False])
@@ -124,7 +118,12 @@ def write_2016_checkpoint(directory, version, step_type):
 @pytest.mark.parametrize('step_type', [np.int32, np.int64])
 def test_a_checkpoint_of_the_2016_code(data_dir, tmp_path, capsys, version,
                                        step_type):
-  checkpoint = write_2016_checkpoint(tmp_path, version, step_type)
+  # Written elsewhere, and moved here: its paths are absolute.
+  (tmp_path / 'then').mkdir()
+  write_2016_checkpoint(tmp_path / 'then', version, step_type)
+  os.rename(tmp_path / 'then', tmp_path / 'now')
+  tmp_path = tmp_path / 'now'
+  checkpoint = str(tmp_path / 'model.ckpt-77')
   eval_lib.evaluate(str(tmp_path), str(tmp_path / 'eval'), data_dir=data_dir,
                     run_once=True)
   expected = expected_metrics(
@@ -156,10 +155,41 @@ def test_a_checkpoint_deleted_while_it_is_read(copy_of_trained, tmp_path,
   assert {step for _, step in summaries_of(tmp_path / 'eval')} == {8}
 
 
+def test_a_run_that_is_shortened_or_started_afresh(copy_of_trained, trained,
+                                                   tmp_path, monkeypatch,
+                                                   capsys):
+  """Ends at a checkpoint it has seen, and sees a new one of the same name."""
+  path = copy_of_trained / 'run.json'
+  description = path.read_text()
+  path.write_text(description.replace('"max_steps": 8', '"max_steps": 1000'))
+
+  def sleep(_):
+    if capsys.readouterr().out.count('(step 8, ') != 1:
+      pytest.fail('expected one evaluation before each sleep')
+    if 'new' not in state:
+      state.add('new')
+      for name in glob.glob(f'{copy_of_trained}/model.ckpt-8.*'):
+        os.utime(name, (1, 1))
+    else:
+      path.write_text(description)
+
+  state = set()
+  monkeypatch.setattr(eval_lib.time, 'sleep', sleep)
+  eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'eval'),
+                    interval_secs=0)
+  assert capsys.readouterr().out == ''
+
+
 def test_errors(copy_of_trained, data_dir, tmp_path):
   eval_dir = str(tmp_path / 'eval')
   with pytest.raises(UserError, match='empty: there is no checkpoint'):
     eval_lib.evaluate(str(tmp_path / 'empty'), eval_dir, run_once=True)
+
+  with pytest.raises(UserError, match='--device=cpu0: expected'):
+    eval_lib.evaluate(str(copy_of_trained), eval_dir, device='cpu0')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='--eval_dir=.*file/eval: Not a dir'):
+    eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'file' / 'eval'))
 
   # A network with other variables under the same name.
   for path in glob.glob(f'{copy_of_trained}/model.ckpt-8.*'):

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import inputs
 from cifar10 import records
+from cifar10 import UserError
 
 TINY = records.Format(height=4, width=6, depth=3)
 
@@ -194,5 +195,5 @@ def test_records_are_not_in_the_graph_and_all_is_on_the_cpu(data_dir):
 
 
 def test_a_crop_larger_than_the_images_is_refused(files):
-  with pytest.raises(ValueError, match='crop_size 5 .* 4x6'):
+  with pytest.raises(UserError, match='crop_size 5 .* 4x6'):
     inputs.inputs(files[0], TINY, 5, 1, 1)

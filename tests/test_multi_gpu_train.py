@@ -43,8 +43,7 @@ def test_towers_equal_one_device(make_run, tmp_path, num_towers):
   one = train.train(make_run(batch_size=128, train_dir=str(tmp_path / 'one')),
                     hooks=[alone])
   many = multi_gpu_train.train(
-      make_run(batch_size=128 // num_towers, num_towers=num_towers,
-               train_dir=str(tmp_path / 'many')),
+      make_run(batch_size=128 // num_towers, train_dir=str(tmp_path / 'many')),
       [f'/cpu:{i}' for i in range(num_towers)], hooks=[together],
       config=logical_cpus(num_towers))
   assert len(alone.values) == 5
@@ -57,13 +56,20 @@ def test_towers_equal_one_device(make_run, tmp_path, num_towers):
                                atol=1e-6, err_msg=name)
 
 
-def test_another_number_of_towers_goes_on(make_run, capsys):
-  multi_gpu_train.train(make_run(num_towers=2, batch_size=6, max_steps=1),
-                        ['/cpu:0'] * 2)
-  train.train(make_run(batch_size=12, max_steps=2))
+def test_another_number_of_towers_goes_on(make_run, capsys, tmp_path):
+  multi_gpu_train.train(make_run(batch_size=6, max_steps=1), ['/cpu:0'] * 2)
+  run = train.train(make_run(batch_size=12, max_steps=2))
   out = capsys.readouterr().out
   assert 'Towers: tower_0 on /cpu:0, tower_1 on /cpu:0' in out
+  assert ('Training convnet on cifar10, 300 records, in steps of 12, with '
+          'seed 1') in out
   assert 'Resuming at step 1 of 2' in out
+  whole = train.train(make_run(max_steps=2, train_dir=str(tmp_path / 'whole')))
+  found, expected = (read_checkpoint(f'{r.train_dir}/model.ckpt-2')
+                     for r in (run, whole))
+  for name in expected:
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4,
+                               atol=1e-6, err_msg=name)
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from cifar10 import run as run_lib
 from cifar10 import UserError
 
 
-def make_run(train_dir, **arguments):
-  return run_lib.Run(train_dir=str(train_dir), recipe=model.RECIPE,
-                     batch_size=8, num_examples=100, max_steps=7, **arguments)
+def make_run(train_dir, batch_size=8, **arguments):
+  recipe = dataclasses.replace(model.RECIPE, batch_size=batch_size)
+  return run_lib.Run(**{
+      'train_dir': str(train_dir), 'recipe': recipe, 'num_examples': 100,
+      'max_steps': 7, **arguments})
 
 
 def test_load_gives_what_save_was_given(tmp_path):
@@ -41,11 +43,11 @@ def test_a_damaged_description_is_named(tmp_path, content):
 def test_towers_and_length_do_not_make_another_run(tmp_path):
   run = make_run(tmp_path)
   same = dataclasses.replace(
-      run, num_towers=2, batch_size=4, max_steps=9, summary_steps=3,
+      run, num_towers=2, max_steps=9, summary_steps=3,
       recipe=dataclasses.replace(run.recipe, batch_size=4, epochs=1))
   assert run.identity() == same.identity()
   for change in ({'seed': 2}, {'dataset': 'synthetic'}, {'batch_size': 4},
-                 {'num_examples': 99}):
-    assert run.identity() != dataclasses.replace(run, **change).identity()
+                 {'num_examples': 99}, {'network': 'other'}):
+    assert run.identity() != make_run(tmp_path, **change).identity()
   recipe = dataclasses.replace(run.recipe, learning_rate=0.2)
   assert run.identity() != dataclasses.replace(run, recipe=recipe).identity()

@@ -10,7 +10,15 @@ To add one, write such a module and enter it here.
 """
 
 from cifar10 import model
+from cifar10 import UserError
 
 NETWORKS = {
     'convnet': model,
 }
+
+
+def find(name):
+  """Returns the network of that name; UserError without one."""
+  if name not in NETWORKS:
+    raise UserError(f'there is no network {name}, only ' + ', '.join(NETWORKS))
+  return NETWORKS[name]
