@@ -186,7 +186,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 class RunsCode:
 
   def __reduce__(self):
-    return os.mkdir, ('/tmp/cifar10_test_was_here',)
+    return os.mkdir, ('was_here',)
 
 
 @pytest.mark.parametrize('content, message', [
@@ -198,13 +198,14 @@ class RunsCode:
     (PICKLED['cifar-10-batches-py/data_batch_2'][:-100], 'cannot be unpickled'),
     (b'', 'cannot be unpickled'),
 ])
-def test_bad_pickles(tmp_path, content, message):
+def test_bad_pickles(tmp_path, monkeypatch, content, message):
+  monkeypatch.chdir(tmp_path)
   write_files(tmp_path, PICKLED)
   write_files(tmp_path, {'cifar-10-batches-py/data_batch_2': content})
   with pytest.raises(UserError, match=f'data_batch_2: .*{message}'):
     dataset.ensure('cifar10', tmp_path, archives=())
   assert not (tmp_path / 'cifar-10-batches-bin').exists()
-  assert not os.path.exists('/tmp/cifar10_test_was_here')
+  assert not (tmp_path / 'was_here').exists()
 
 
 def test_an_unknown_name(tmp_path):

@@ -38,7 +38,7 @@ def test_initial_values_depend_on_seed_and_name_alone():
     with tf.Graph().as_default(), tf.Session() as session:
       tf.set_random_seed(seed)
       for _ in range(ops_before):
-        tf.constant(0)
+        tf.random_uniform([])
       model.inference(tf.zeros([1, 24, 24, 3]), 10)
       session.run(tf.global_variables_initializer())
       return session.run(tf.trainable_variables()[2])
