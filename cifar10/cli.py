@@ -12,6 +12,7 @@ from absl import app
 from absl import flags
 import tensorflow.compat.v1 as tf
 
+from cifar10 import recipe
 from cifar10 import UserError
 from cifar10.run import Run
 
@@ -63,11 +64,16 @@ def define_training_flags(datasets, networks):
   flags.DEFINE_bool('fresh', False,
                     'Start over: an existing train_dir is moved aside.')
   flags.DEFINE_enum('network', Run.network, networks, 'What to train.')
+  flags.DEFINE_string('recipe', '', "Changes to the network's recipe, such as "
+                      'learning_rate=0.05,epochs=10.')
   flags.DEFINE_integer('batch_size', None, 'Images per tower and step; '
                        "default: the recipe's.", lower_bound=1)
   flags.DEFINE_integer('max_steps', None, 'Step to stop at, counted from the '
                        "first start; default: the recipe's epochs.",
                        lower_bound=1)
+  flags.DEFINE_integer('holdout', Run.holdout, 'Records, the last, to leave '
+                       'out of the training, for eval --eval_data=holdout.',
+                       lower_bound=0)
   flags.DEFINE_integer('seed', Run.seed, 'Of initial weights, the order of the '
                        'images and their distortions.', lower_bound=0,
                        upper_bound=2**31 - 1)
@@ -94,10 +100,12 @@ def define_training_flags(datasets, networks):
                     'Print the precision on the test records at the end.')
 
 
-def run_from_flags():
-  """Returns the `Run` that the flags describe."""
-  return Run(**{field.name: FLAGS[field.name].value
-                for field in dataclasses.fields(Run) if field.name in FLAGS})
+def run_from_flags(network):
+  """Returns the `Run` that the flags describe, of the `network` they name."""
+  values = {field.name: FLAGS[field.name].value
+            for field in dataclasses.fields(Run) if field.name in FLAGS}
+  return Run(**{**values, 'recipe': recipe.override(network.RECIPE,
+                                                    FLAGS.recipe)})
 
 
 def timestamp():

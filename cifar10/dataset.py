@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import fcntl
 import pathlib
-import pickle
 import re
 import shutil
 import sys
@@ -30,6 +29,7 @@ import numpy as np
 
 from cifar10 import cli
 from cifar10 import download
+from cifar10 import pickles
 from cifar10 import records
 from cifar10 import synthetic
 from cifar10 import UserError
@@ -82,6 +82,13 @@ class Dataset:
   def count(self, files):
     """Returns how many records these of its files hold."""
     return sum(records.count(path, self.format) for path in files)
+
+  def read_images(self, files):
+    """Returns the images in these of its files, uint8 [n, height, width, depth]
+    array."""
+    return np.concatenate([
+        records.images(records.read(path, self.format), self.format)
+        for path in files])
 
 
 def ensure(name, data_dir, urls=(), archives=ARCHIVES):
@@ -251,58 +258,14 @@ def _convert(directory, source, files):
           with (part / name).open('wb') as copy:
             shutil.copyfileobj(file, copy)
         elif name in batches:
-          records.write(part / (name + '.bin'), *_unpickle_batch(name, file))
+          records.write(part / (name + '.bin'), *pickles.read_batch(name, file))
         elif name == 'batches.meta':
-          if label_names := _unpickle(name, file).get(b'label_names'):
+          if label_names := pickles.read(name, file).get(b'label_names'):
             (part / 'batches.meta.txt').write_bytes(b'\n'.join(label_names))
     for name in batches:
       if not (part / (name + '.bin')).exists():
         raise UserError(f'{source}: has no {name}. Complete it, or move it '
                         'away')
-
-
-def _unpickle_batch(name, file):
-  """Returns uint8 [n, 32, 32, 3] images and labels of a pickled batch."""
-  batch = _unpickle(name, file)
-  try:
-    planes = np.frombuffer(batch[b'data'].data, np.uint8)
-    planes = planes.reshape(len(batch[b'labels']), 3, 32, 32)
-    return planes.transpose(0, 2, 3, 1), batch[b'labels']
-  except (KeyError, AttributeError, TypeError, ValueError) as e:
-    raise UserError(f'{name}: is not a batch of CIFAR-10 images: {e!r}') from e
-
-
-class _Array:
-  """Takes the place of a pickled NumPy array: keeps its bytes."""
-  data = None
-
-  def __init__(self, *unused_args):
-    pass
-
-  def __setstate__(self, state):
-    self.data = state[-1]
-
-
-class _Unpickler(pickle.Unpickler):
-  """Admits the three names that occur in the batches; none is called."""
-
-  def find_class(self, module, name):
-    if (module, name) in (('numpy.core.multiarray', '_reconstruct'),
-                          ('numpy', 'ndarray'), ('numpy', 'dtype')):
-      return _Array
-    raise pickle.UnpicklingError(f'{module}.{name} is not for a batch')
-
-
-def _unpickle(name, file):
-  """Returns the dict in a pickle that Python 2 wrote."""
-  try:
-    content = _Unpickler(file, encoding='bytes').load()
-    if isinstance(content, dict):
-      return content
-    reason = f'holds a {type(content).__name__}, expected a dict'
-  except Exception as e:  # Damaged pickles raise almost anything.
-    reason = f'{type(e).__name__}: {e}'
-  raise UserError(f'{name}: cannot be unpickled: {reason}')
 
 
 def main():

@@ -34,7 +34,8 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     checkpoint_dir: train_dir of the run.
     eval_dir: where event files go.
     data_dir: where the data is; default: where the run found it.
-    eval_data: 'test' or 'train_eval', the records that were trained on.
+    eval_data: 'test', 'train_eval' for the records that were trained on, or
+      'holdout' for those that were held out from them.
     num_examples: measure only so many.
     interval_secs: seconds from one evaluation to the next; the last step's
       checkpoint does not wait.
@@ -60,11 +61,10 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
       if is_new and (is_last or time.time() >= next_time):
         next_time = time.time() + interval_secs
         data = dataset.ensure(run.dataset, data_dir or run.data_dir)
-        files = {'test': data.test, 'train_eval': data.train}[eval_data]
         try:
-          result = evaluation.evaluate(
-              checkpoint, run, data, files, num_examples, use_moving_averages,
-              device)
+          result = evaluation.evaluate(checkpoint, run, data, eval_data,
+                                       num_examples, use_moving_averages,
+                                       device)
         except evaluation.CheckpointGone:
           next_time = 0
           continue
@@ -109,8 +109,9 @@ if __name__ == '__main__':
                       'Directory of the event files.')
   flags.DEFINE_string('data_dir', None, 'Directory of the data; default: where '
                       'the run found it.')
-  flags.DEFINE_enum('eval_data', 'test', ['test', 'train_eval'],
-                    'What to evaluate on; train_eval: the training records.')
+  flags.DEFINE_enum('eval_data', 'test', ['test', 'train_eval', 'holdout'],
+                    'What to evaluate on; train_eval: what was trained on; '
+                    'holdout: what --holdout left out of that.')
   flags.DEFINE_integer('num_examples', None, 'Evaluate only so many records; '
                        'default: all.', lower_bound=1)
   flags.DEFINE_float('eval_interval_secs', 300, 'Seconds from one evaluation '

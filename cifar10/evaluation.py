@@ -53,15 +53,38 @@ def step_of(checkpoint):
   return int(match.group(1))
 
 
-def evaluate(checkpoint, run, data, files, num_examples=None,
-             use_moving_averages=True, device=None):
-  """Measures a checkpoint on each record of the files once.
+def records_of(run, data, eval_data):
+  """Returns which records to evaluate on.
 
   Args:
-    checkpoint: its path, as tf.train.latest_checkpoint() gives.
-    run: the `Run` that wrote it: only its network and recipe matter.
-    data: the `dataset.Dataset` the files are of.
-    files: paths of record files.
+    run: the `Run`.
+    data: its `dataset.Dataset`.
+    eval_data: 'test', 'train_eval' for those trained on, or 'holdout'.
+
+  Returns:
+    Paths of files, the first record in them, and the one after the last.
+  """
+  if eval_data == 'test':
+    return data.test, 0, data.count(data.test)
+  end = data.count(data.train)
+  start = end - run.holdout
+  if eval_data == 'train_eval':
+    return data.train, 0, start
+  if not run.holdout:
+    raise UserError(f'--eval_data=holdout: the run in {run.train_dir} was '
+                    'trained on all records, without --holdout')
+  return data.train, start, end
+
+
+def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
+             use_moving_averages=True, device=None):
+  """Measures a checkpoint on each of some records once.
+
+  Args:
+    checkpoint: its path, as `newest_checkpoint()` gives.
+    run: the `Run` that wrote it.
+    data: its `dataset.Dataset`.
+    eval_data: 'test', 'train_eval' or 'holdout', see `records_of()`.
     num_examples: measure only so many, the first.
     use_moving_averages: whether to use the averages of the variables.
     device: where to compute; None: the GPU, if there is one.
@@ -78,12 +101,13 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
   except ValueError as e:
     raise UserError(f'--device={device}: expected a device such as /cpu:0 or '
                     '/gpu:1') from e
-  count = data.count(files)
-  count = min(num_examples or count, count)
+  files, start, end = records_of(run, data, eval_data)
+  count = min(num_examples or end - start, end - start)
   network = networks.find(run.network)
   with tf.Graph().as_default(), tf.device(device):
-    images, labels = inputs.inputs(files, data.format, run.recipe.crop_size,
-                                   _BATCH_SIZE, count)
+    preprocess = inputs.images_of(run.recipe, data.format).preprocess
+    images, labels = inputs.inputs(files, data.format, preprocess, _BATCH_SIZE,
+                                   start, start + count)
     logits = network.inference(images, data.format.num_classes)
     sums = {tag: tf.reduce_sum(values)
             for tag, values in model.metrics(logits, labels).items()}
@@ -93,7 +117,8 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
       variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
     saver = tf.train.Saver(variables)
     summaries = tf.summary.merge_all()
-    start = tf.group(tf.local_variables_initializer(), tf.tables_initializer())
+    initialize = tf.group(tf.local_variables_initializer(),
+                          tf.tables_initializer())
 
     on_cpu = {'GPU': 0} if device and 'cpu' in device.lower() else {}
     with tf.Session(config=training.session_config(
@@ -107,7 +132,7 @@ def evaluate(checkpoint, run, data, files, num_examples=None,
         if newest not in (None, checkpoint):
           raise CheckpointGone(checkpoint) from e
         raise UserError(f'{checkpoint}: cannot be read: {e}') from e
-      session.run(start)
+      session.run(initialize)
       # The summaries are of the first batch, and measure it like the others.
       totals, summary = session.run([sums, summaries])
       for _ in range(_BATCH_SIZE, count, _BATCH_SIZE):
@@ -138,7 +163,7 @@ def evaluate_newest(run):
     run: a prepared `Run`.
   """
   data = dataset.ensure(run.dataset, run.data_dir)
-  result = evaluate(newest_checkpoint(run.train_dir), run, data, data.test)
+  result = evaluate(newest_checkpoint(run.train_dir), run, data)
   print_result(result, run, 'test')
 
 

@@ -9,8 +9,11 @@ once an epoch, and any number of towers shares out the same batch.
 `queue_inputs()` is the tutorial's own way instead: reader, queues, 16 threads.
 """
 
+from typing import Callable, NamedTuple
+
 import tensorflow.compat.v1 as tf
 
+from cifar10 import augmentation
 from cifar10 import layers
 from cifar10 import records
 from cifar10 import UserError
@@ -19,8 +22,62 @@ QUEUE_THREADS = 16
 _PARALLEL_BATCHES = 4
 
 
-def distorted_inputs(files, record_format, crop_size, batch_size, seed):
-  """Training batches: shuffled, randomly distorted, standardized.
+class Images(NamedTuple):
+  """What is done to images, by a recipe.
+
+  Attributes:
+    distort: uint8 [n, height, width, depth] and int64 [2] seed to what a
+      network is trained on, float32 [n, crop_size, crop_size, depth].
+    preprocess: uint8 [n, height, width, depth] to what it is given outside
+      training, float32 [n, crop_size, crop_size, depth].
+  """
+  distort: Callable
+  preprocess: Callable
+
+
+def images_of(recipe, record_format, examples=None, augment=None):
+  """Returns what a recipe does to images.
+
+  Args:
+    recipe: the `Recipe`.
+    record_format: the `records.Format` of the images.
+    examples: function that returns the images to take statistics from, uint8
+      [n, height, width, depth] array; None where these will be restored.
+    augment: a function to use in place of the recipe's augmentation, as those
+      of augmentation.AUGMENTATIONS are.
+
+  Returns:
+    `Images`.
+
+  Raises:
+    UserError: the recipe asks for what there is not.
+  """
+  f, size = record_format, recipe.crop_size
+  if size > min(f.height, f.width):
+    raise UserError(f'crop_size {size} is larger than the images, '
+                    f'{f.height}x{f.width}')
+  for kind, there_are in (('augmentation', augmentation.AUGMENTATIONS),
+                          ('normalization', augmentation.NORMALIZATIONS)):
+    if getattr(recipe, kind) not in there_are:
+      raise UserError(f'there is no {kind} {getattr(recipe, kind)}, only '
+                      + ', '.join(there_are))
+  augment = augment or augmentation.AUGMENTATIONS[recipe.augmentation]
+  normalize = augmentation.NORMALIZATIONS[recipe.normalization]
+  statistics = augmentation.statistics_variables(
+      recipe.normalization, [size, size, f.depth], examples)
+
+  def distort(images, seed):
+    return normalize(augment(images, size, seed), statistics)
+
+  def preprocess(images):
+    return normalize(augmentation.central_crop(images, size), statistics)
+
+  return Images(distort, preprocess)
+
+
+def distorted_inputs(files, record_format, distort, batch_size, seed,
+                     num_examples=None):
+  """Training batches: shuffled, and randomly distorted.
 
   The first batch is that of the global step at the time the local variables
   are initialized; sessions do that after restoring a checkpoint.
@@ -28,24 +85,23 @@ def distorted_inputs(files, record_format, crop_size, batch_size, seed):
   Args:
     files: paths of the record files.
     record_format: their `records.Format`.
-    crop_size: side, in pixels, of the random crops.
+    distort: what to do to images, see `Images`.
     batch_size: images in a batch, over all towers.
     seed: int.
+    num_examples: use only so many records, the first; None: all.
 
   Returns:
-    images: float32 [batch_size, crop_size, crop_size, depth], each image with
-      mean 0 and variance 1.
+    images: what `distort` returns, n = batch_size.
     labels: int32 [batch_size].
   """
-  _check_crop(crop_size, record_format)
   with tf.device('/cpu:0'), tf.name_scope('input'):
     images, labels = _records_in_memory(files, record_format)
-    num_examples = int(labels.shape[0])
+    num_examples = num_examples or int(labels.shape[0])
 
     def batch(step):
       positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
       chosen = shuffle(positions, num_examples, seed)
-      distorted = distort(tf.gather(images, chosen), crop_size,
+      distorted = distort(tf.gather(images, chosen),
                           tf.stack([tf.constant(seed, tf.int64), step]))
       return distorted, tf.gather(labels, chosen)
 
@@ -56,36 +112,35 @@ def distorted_inputs(files, record_format, crop_size, batch_size, seed):
   return images, labels
 
 
-def inputs(files, record_format, crop_size, batch_size, num_examples):
-  """Evaluation batches: central crops, standardized, each record once.
+def inputs(files, record_format, preprocess, batch_size, start, end):
+  """Evaluation batches: each record once, in order.
 
   Args:
     files: paths of the record files.
     record_format: their `records.Format`.
-    crop_size: side, in pixels, of the crops.
+    preprocess: what to do to images, see `Images`.
     batch_size: images in a batch; the last may have fewer.
-    num_examples: stop after so many records.
+    start: the first record...
+    end: ...and the one after the last.
 
   Returns:
-    images: float32 [n, crop_size, crop_size, depth], each with mean 0 and
-      variance 1; tf.errors.OutOfRangeError after the last.
+    images: what `preprocess` returns; tf.errors.OutOfRangeError after the last.
     labels: int32 [n].
   """
-  _check_crop(crop_size, record_format)
   with tf.device('/cpu:0'), tf.name_scope('input'):
     images, labels = _records_in_memory(files, record_format)
 
-    def batch(start):
-      end = tf.minimum(start + batch_size, num_examples)
-      return preprocess(images[start:end], crop_size), labels[start:end]
+    def batch(first):
+      last = tf.minimum(first + batch_size, end)
+      return preprocess(images[first:last]), labels[first:last]
 
     images, labels = _next_batch(
-        tf.data.Dataset.range(0, num_examples, batch_size), batch)
+        tf.data.Dataset.range(start, end, batch_size), batch)
   layers.image_summary('images', images)
   return images, labels
 
 
-def queue_inputs(files, record_format, crop_size, batch_size, seed,
+def queue_inputs(files, record_format, distort, batch_size, seed,
                  min_queue_examples):
   """Training batches as `distorted_inputs()` gives, through prefetch queues.
 
@@ -95,14 +150,13 @@ def queue_inputs(files, record_format, crop_size, batch_size, seed,
   with other images than an uninterrupted one.
 
   Args:
-    files, record_format, crop_size, batch_size, seed: see `distorted_inputs()`.
+    files, record_format, distort, batch_size, seed: see `distorted_inputs()`.
     min_queue_examples: how many records the queue holds at least: the more,
       the better they are mixed.
 
   Returns:
     images, labels: see `distorted_inputs()`.
   """
-  _check_crop(crop_size, record_format)
   with tf.device('/cpu:0'), tf.name_scope('input'):
     filenames = tf.train.string_input_producer(files, seed=seed)
     reader = tf.FixedLengthRecordReader(record_format.record_bytes)
@@ -111,21 +165,14 @@ def queue_inputs(files, record_format, crop_size, batch_size, seed,
         tf.decode_raw(record, tf.uint8)[tf.newaxis], record_format)
     random_seed = tf.random_uniform([2], maxval=tf.int64.max, dtype=tf.int64,
                                     seed=seed)
-    image = distort(images, crop_size, random_seed)[0]
-    image.set_shape([crop_size, crop_size, record_format.depth])
+    images = distort(images, random_seed)
     images, labels = tf.train.shuffle_batch(
-        [image, labels[0]], batch_size, num_threads=QUEUE_THREADS,
+        [tf.ensure_shape(images, [1] + images.shape[1:])[0], labels[0]],
+        batch_size, num_threads=QUEUE_THREADS,
         capacity=min_queue_examples + 3 * batch_size,
         min_after_dequeue=min_queue_examples, seed=seed)
   layers.image_summary('images', images)
   return images, labels
-
-
-def _check_crop(crop_size, record_format):
-  if crop_size > min(record_format.height, record_format.width):
-    raise UserError(
-        f'crop_size {crop_size} is larger than the images, '
-        f'{record_format.height}x{record_format.width}')
 
 
 def _records_in_memory(files, record_format):
@@ -186,94 +233,3 @@ def shuffle(positions, num_examples, seed):
   return tf.raw_ops.RandomIndexShuffle(
       index=positions % num_examples, seed=seeds,
       max_index=tf.constant(num_examples - 1, tf.int64), rounds=4)
-
-
-def distort(images, crop_size, seed):
-  """The tutorial's random distortions, of each image by itself.
-
-  A crop, a flip, brightness up to 63 (of 255) up or down, contrast times 0.2
-  to 1.8, and standardization. (What brightness adds, standardization takes
-  away again; it is here because the tutorial has it.)
-
-  Args:
-    images: uint8 [n, height, width, depth].
-    crop_size: side of the crops, in pixels.
-    seed: int64 [2]; equal seeds give equal distortions.
-
-  Returns:
-    float32 [n, crop_size, crop_size, depth].
-  """
-  seeds = tf.unstack(tf.random.split(seed, 4))
-  images = random_crop(images, crop_size, seeds[0])
-  images = random_flip(images, seeds[1])
-  images = tf.cast(images, tf.float32)
-  images = random_brightness(images, 63.0, seeds[2])
-  images = random_contrast(images, 0.2, 1.8, seeds[3])
-  return standardize(images)
-
-
-def preprocess(images, crop_size):
-  """What an image goes through outside training: crop, standardization.
-
-  Args:
-    images: uint8 [n, height, width, depth].
-    crop_size: side of the central crops, in pixels.
-
-  Returns:
-    float32 [n, crop_size, crop_size, depth].
-  """
-  top = (images.shape[1] - crop_size) // 2
-  left = (images.shape[2] - crop_size) // 2
-  images = images[:, top:top + crop_size, left:left + crop_size]
-  return standardize(tf.cast(images, tf.float32))
-
-
-def random_crop(images, size, seed):
-  """Cuts a size x size window out of each image, at any place alike."""
-  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-  seeds = tf.unstack(tf.random.split(seed, 2))
-  rows = _random_windows(n, height, size, seeds[0])
-  columns = _random_windows(n, width, size, seeds[1])
-  images = tf.gather(images, rows, axis=1, batch_dims=1)
-  return tf.gather(images, columns, axis=2, batch_dims=1)
-
-
-def _random_windows(n, length, size, seed):
-  starts = tf.random.stateless_uniform([n, 1], seed, 0, length - size + 1,
-                                       tf.int32)
-  return starts + tf.range(size)
-
-
-def random_flip(images, seed):
-  """Mirrors each image, left to right, with probability 1/2."""
-  flip = _uniform_per_image(images, 0.0, 1.0, seed) < 0.5
-  return tf.where_v2(flip, tf.reverse(images, [2]), images)
-
-
-def random_brightness(images, max_delta, seed):
-  """Adds to each float image a number from [-max_delta, max_delta)."""
-  return images + _uniform_per_image(images, -max_delta, max_delta, seed)
-
-
-def random_contrast(images, lower, upper, seed):
-  """Multiplies each float image's distance from the means of its channels by a
-  number from [lower, upper)."""
-  means = tf.reduce_mean(images, [1, 2], keepdims=True)
-  return (images - means) * _uniform_per_image(
-      images, lower, upper, seed) + means
-
-
-def standardize(images):
-  """Brings each float image to mean 0 and variance 1.
-
-  The divisor is at least 1 / sqrt(number of values), which keeps a uniform
-  image finite, as tf.image.per_image_standardization does.
-  """
-  num_values = images.shape[1] * images.shape[2] * images.shape[3]
-  means, variances = tf.nn.moments(images, [1, 2, 3], keepdims=True)
-  return (images - means) / tf.maximum(tf.sqrt(variances), num_values**-0.5)
-
-
-def _uniform_per_image(images, lower, upper, seed):
-  return tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed,
-                                     lower, upper)

@@ -2,80 +2,199 @@
 
 Towers share one set of variables, so these live on the CPU, beside the place
 where the towers' gradients meet (tutorial: "Training a Model Using Multiple GPU
-Cards").
+Cards"). Layers make theirs in the current variable scope; `inputs` are float32.
 """
 
+from typing import NamedTuple
 import zlib
 
 import tensorflow.compat.v1 as tf
 
 
-def truncated_normal(name, shape, stddev):
-  """Returns a float32 variable drawn from a truncated normal distribution.
+class Tower(NamedTuple):
+  """The part of a training step that is computed together."""
+  step: tf.Tensor  # int64 scalar; the first is 0.
+  index: int  # Of the part of the step's images...
+  count: int  # ...of so many parts of equal size.
 
-  Its values depend on the graph's seed and on its full name alone: not on how
-  many towers there are or what was built before it.
+
+def truncated_normal(stddev):
+  """Normal distribution, cut off at two standard deviations."""
+  return tf.truncated_normal_initializer(stddev=stddev)
+
+
+def glorot_uniform():
+  """U(-x, x), x = sqrt(6 / (fan-in + fan-out)) (Glorot and Bengio, 2010)."""
+  return tf.glorot_uniform_initializer()
+
+
+def he_normal():
+  """Truncated normal of variance 2 / fan-in (He et al., 2015)."""
+  return tf.variance_scaling_initializer(2.0, 'fan_in', 'truncated_normal')
+
+
+def variable(name, shape, initializer, trainable=True):
+  """Returns a float32 variable.
+
+  Its initial value depends on the graph's seed and on its full name alone: not
+  on how many towers there are or on what was built before it.
 
   Args:
     name: name within the current variable scope.
     shape: list of ints.
-    stddev: standard deviation before truncation at two of them.
+    initializer: what the functions above or tf.*_initializer() return.
+    trainable: whether training changes it by gradients.
   """
-  full_name = f'{tf.get_variable_scope().name}/{name}'
-  initializer = tf.truncated_normal_initializer(
-      stddev=stddev, seed=zlib.crc32(full_name.encode()))
-  return _variable_on_cpu(name, shape, initializer)
-
-
-def constant(name, shape, value):
-  """Returns a float32 variable filled with `value`."""
-  return _variable_on_cpu(name, shape, tf.constant_initializer(value))
-
-
-def _variable_on_cpu(name, shape, initializer):
+  if hasattr(initializer, 'seed'):
+    full_name = f'{tf.get_variable_scope().name}/{name}'
+    initializer.seed = zlib.crc32(full_name.encode())
   with tf.device('/cpu:0'):
-    return tf.get_variable(name, shape, tf.float32, initializer)
+    return tf.get_variable(name, shape, tf.float32, initializer,
+                           trainable=trainable)
 
 
-def conv2d(inputs, kernel_size, channels, stddev, bias):
-  """Convolution, stride 1, zero padding to keep the size, and ReLU.
-
-  Variables `weights` and `biases` belong to the current variable scope.
+def conv2d(inputs, kernel_size, channels, weights, bias=None, strides=1,
+           padding='SAME'):
+  """Convolution, without activation.
 
   Args:
-    inputs: float32 [n, height, width, c].
+    inputs: [n, height, width, c].
     kernel_size: side of the square kernel.
     channels: how many feature maps to make.
-    stddev: of the initial weights.
-    bias: initial value of the biases.
+    weights: initializer of the variable `weights`.
+    bias: initial value of the variable `biases`; None: do without it.
+    strides: pixels from one place of the kernel to the next.
+    padding: 'SAME' or 'VALID'.
 
   Returns:
-    float32 [n, height, width, channels].
+    [n, height / strides, width / strides, channels] with padding 'SAME'.
   """
-  kernel = truncated_normal(
-      'weights', [kernel_size, kernel_size, inputs.shape[-1], channels], stddev)
-  biases = constant('biases', [channels], bias)
-  products = tf.nn.conv2d(inputs, kernel, strides=1, padding='SAME')
-  return tf.nn.relu(tf.nn.bias_add(products, biases))
+  kernel = variable('weights', [kernel_size, kernel_size, inputs.shape[-1],
+                                channels], weights)
+  return _add_biases(tf.nn.conv2d(inputs, kernel, strides, padding), bias)
 
 
-def dense(inputs, units, stddev, bias):
+def dense(inputs, units, weights, bias=0.0):
   """Fully connected layer, without activation.
 
-  Variables `weights` and `biases` belong to the current variable scope.
-
   Args:
-    inputs: float32 [n, features].
+    inputs: [n, ...]; features are all but the first dimension.
     units: how many outputs to make.
-    stddev: of the initial weights.
-    bias: initial value of the biases.
+    weights: initializer of the variable `weights`.
+    bias: initial value of the variable `biases`; None: do without it.
 
   Returns:
-    float32 [n, units].
+    [n, units].
   """
-  weights = truncated_normal('weights', [inputs.shape[-1], units], stddev)
-  biases = constant('biases', [units], bias)
-  return tf.nn.bias_add(tf.matmul(inputs, weights), biases)
+  features = inputs.shape[1:].num_elements()
+  weights = variable('weights', [features, units], weights)
+  return _add_biases(
+      tf.matmul(tf.reshape(inputs, [-1, features]), weights), bias)
+
+
+def locally_connected(inputs, kernel_size, channels, weights, bias=0.0):
+  """Convolution whose kernel is another one at each place (cuda-convnet's
+  `local`), stride 1, zero padding to keep the size, without activation.
+
+  Args:
+    inputs: [n, height, width, c].
+    kernel_size: side of the square kernels.
+    channels: how many feature maps to make.
+    weights: initializer of the variable `weights`.
+    bias: initial value of the variable `biases`, one for each output.
+
+  Returns:
+    [n, height, width, channels].
+  """
+  height, width = inputs.shape[1], inputs.shape[2]
+  features = kernel_size**2 * inputs.shape[3]
+  kernels = variable('weights', [height * width, features, channels], weights)
+  patches = tf.extract_image_patches(
+      inputs, [1, kernel_size, kernel_size, 1], [1, 1, 1, 1], [1, 1, 1, 1],
+      'SAME')
+  # One matrix product a place: [places, n, features] x [places, features, c].
+  patches = tf.transpose(
+      tf.reshape(patches, [-1, height * width, features]), [1, 0, 2])
+  outputs = tf.transpose(tf.matmul(patches, kernels), [1, 0, 2])
+  outputs = tf.reshape(outputs, [-1, height, width, channels])
+  return outputs + variable('biases', [height, width, channels],
+                            tf.constant_initializer(bias))
+
+
+def _add_biases(outputs, bias):
+  if bias is None:
+    return outputs
+  biases = variable('biases', [outputs.shape[-1]],
+                    tf.constant_initializer(bias))
+  return tf.nn.bias_add(outputs, biases)
+
+
+def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
+  """Batch normalization (Ioffe and Szegedy, 2015), by the fused op.
+
+  In training each tower normalizes its own images by themselves. The moving
+  mean and variance, which evaluation uses, are updated by the first tower
+  alone, once a step, through UPDATE_OPS.
+
+  Args:
+    inputs: [n, height, width, c] or [n, c].
+    tower: the `Tower`; None in evaluation.
+    momentum: share of the old value in a moving average.
+    epsilon: added to variances.
+
+  Returns:
+    Tensor of the shape of `inputs`.
+  """
+  shape, channels = tf.shape(inputs), inputs.shape[-1]
+  ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
+  with tf.variable_scope('batch_norm') as scope:
+    scale = variable('scale', [channels], ones)
+    offset = variable('offset', [channels], zeros)
+    moving_mean = variable('moving_mean', [channels], zeros, trainable=False)
+    moving_variance = variable('moving_variance', [channels], ones,
+                               trainable=False)
+    images = tf.reshape(inputs, [-1, 1, 1, channels]) if (
+        inputs.shape.rank == 2) else inputs
+    if tower is None:
+      outputs, _, _ = tf.nn.fused_batch_norm(
+          images, scale, offset, moving_mean, moving_variance, epsilon,
+          is_training=False)
+    else:
+      outputs, mean, variance = tf.nn.fused_batch_norm(
+          images, scale, offset, epsilon=epsilon)
+      if not scope.reuse:
+        for average, value in ((moving_mean, mean),
+                               (moving_variance, variance)):
+          tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, average.assign_sub(
+              (1 - momentum) * (average - value)))
+  return tf.reshape(outputs, shape)
+
+
+def dropout(inputs, rate, tower):
+  """Sets a part of all values to 0 in training, and scales the others up.
+
+  Which ones, depends on the graph's seed, the scope's name and the step, and
+  is drawn for the images of all towers: whatever their number, and however
+  often a run was resumed, it is the same.
+
+  Args:
+    inputs: [n, ...].
+    rate: the part to drop, 0 to 1.
+    tower: the `Tower`; None in evaluation.
+
+  Returns:
+    Tensor of the shape of `inputs`.
+  """
+  if tower is None:
+    return inputs
+  shape = tf.shape(inputs)
+  scope = tf.get_variable_scope().name
+  seed = tf.stack([tf.constant(tf.get_default_graph().seed or 0, tf.int64)
+                   + zlib.crc32(scope.encode()), tower.step])
+  draws = tf.random.stateless_uniform(
+      tf.concat([tower.count * shape[:1], shape[1:]], 0), seed)
+  draws = draws[tower.index * shape[0]:(tower.index + 1) * shape[0]]
+  return tf.where_v2(draws < rate, 0.0, inputs / (1 - rate))
 
 
 def activation_summary(activations):

@@ -4,12 +4,12 @@
 after cuda-convnet by Alex Krizhevsky. `loss()` and `train()` serve any network.
 """
 
-import re
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
+from cifar10 import optimizers
 from cifar10.recipe import Recipe
 
 # Tutorial: "about 86%" after 60 to 100 thousand steps of 128 images of 50,000;
@@ -18,50 +18,65 @@ RECIPE = Recipe(
     epochs=256,
     batch_size=128,
     crop_size=24,
+    augmentation='crop_and_color',
     learning_rate=0.1,
-    learning_rate_decay_factor=0.1,
+    schedule='exponential',
+    decay_factor=0.1,
     epochs_per_decay=350,
     weight_decay=0.004,
     decayed_variables='local[34]/weights',
     moving_average_decay=0.9999)
 
 
-def inference(images, num_classes):
+PUBLISHED = 'about 86%'
+MEASURED = '77.3% after 7,000 steps'
+
+
+def inference(images, num_classes, tower=None):
   """The tutorial's network: two convolutions, two dense layers, and logits.
 
   Args:
     images: float32 [n, height, width, depth]; the tutorial's are 24x24x3.
     num_classes: how many classes to tell apart.
+    tower: the `layers.Tower` in training, which makes no difference here.
 
   Returns:
     float32 [n, num_classes] logits. Softmax is left to the loss.
   """
+  del tower
+  features = convolutions(images)
+  with tf.variable_scope('local3'):
+    local3 = tf.nn.relu(layers.dense(
+        features, 384, layers.truncated_normal(0.04), bias=0.1))
+    layers.activation_summary(local3)
+
+  with tf.variable_scope('local4'):
+    local4 = tf.nn.relu(layers.dense(
+        local3, 192, layers.truncated_normal(0.04), bias=0.1))
+    layers.activation_summary(local4)
+
+  with tf.variable_scope('softmax_linear'):
+    logits = layers.dense(local4, num_classes,
+                          layers.truncated_normal(1 / 192.0))
+    layers.activation_summary(logits)
+  return logits
+
+
+def convolutions(images):
+  """The convolutional part: float32 [n, 24, 24, 3] to [n, 6, 6, 64]."""
   with tf.variable_scope('conv1'):
-    conv1 = layers.conv2d(images, 5, 64, stddev=0.05, bias=0.0)
+    conv1 = tf.nn.relu(layers.conv2d(
+        images, 5, 64, layers.truncated_normal(0.05), bias=0.0))
     layers.activation_summary(conv1)
   pool1 = _max_pool(conv1, 'pool1')
   norm1 = _local_response_normalization(pool1, 'norm1')
 
   with tf.variable_scope('conv2'):
-    conv2 = layers.conv2d(norm1, 5, 64, stddev=0.05, bias=0.1)
+    conv2 = tf.nn.relu(layers.conv2d(
+        norm1, 5, 64, layers.truncated_normal(0.05), bias=0.1))
     layers.activation_summary(conv2)
   norm2 = _local_response_normalization(conv2, 'norm2')
-  pool2 = _max_pool(norm2, 'pool2')
-
-  with tf.variable_scope('local3'):
-    features = pool2.shape[1] * pool2.shape[2] * pool2.shape[3]
-    local3 = tf.nn.relu(layers.dense(
-        tf.reshape(pool2, [-1, features]), 384, stddev=0.04, bias=0.1))
-    layers.activation_summary(local3)
-
-  with tf.variable_scope('local4'):
-    local4 = tf.nn.relu(layers.dense(local3, 192, stddev=0.04, bias=0.1))
-    layers.activation_summary(local4)
-
-  with tf.variable_scope('softmax_linear'):
-    logits = layers.dense(local4, num_classes, stddev=1 / 192.0, bias=0.0)
-    layers.activation_summary(logits)
-  return logits
+  return _max_pool(norm2, 'pool2')
 
 
 def _max_pool(inputs, name):
@@ -116,7 +131,7 @@ class Step(NamedTuple):
 
 
 def train(losses, gradients, recipe, batch_size, num_examples):
-  """Adds the update: gradient descent, then the moving averages.
+  """Adds the update: the recipe's optimizer, then the moving averages.
 
   Args:
     losses: what `loss()` returns, the mean over all towers.
@@ -133,11 +148,13 @@ def train(losses, gradients, recipe, batch_size, num_examples):
   global_step = tf.train.get_or_create_global_step()
   with tf.name_scope('learning_rate'):
     step = tf.identity(global_step)
-    learning_rate = _learning_rate(recipe, step * batch_size, num_examples)
+    learning_rate = optimizers.learning_rate(
+        recipe, step * batch_size, batch_size, num_examples)
 
   with tf.name_scope('losses'):
-    decay = _weight_decay(recipe, variables)
-    losses = {**losses, 'total_loss': losses['cross_entropy'] + decay}
+    decay = optimizers.weight_decay(recipe, variables)
+    total_loss = tf.add(losses['cross_entropy'], decay, name='total_loss')
+    losses = {**losses, 'total_loss': total_loss}
     averaged = _average_losses(losses, step)
 
   with tf.name_scope('gradients'):
@@ -149,7 +166,7 @@ def train(losses, gradients, recipe, batch_size, num_examples):
   # The decay reads the variables too: all losses first, then the update.
   with tf.name_scope('update'), tf.control_dependencies(
       list(averaged.values())):
-    optimizer = tf.train.GradientDescentOptimizer(learning_rate)
+    optimizer = optimizers.optimizer(recipe, learning_rate)
     apply_gradients = optimizer.apply_gradients(
         zip(gradients, variables), global_step)
 
@@ -158,7 +175,8 @@ def train(losses, gradients, recipe, batch_size, num_examples):
   with tf.name_scope('averages'), tf.control_dependencies([apply_gradients]):
     averages = tf.train.ExponentialMovingAverage(
         recipe.moving_average_decay, global_step)
-    train_op = averages.apply(variables)
+    train_op = tf.group(averages.apply(variables),
+                        *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
     layers.scalar_summary('learning_rate', learning_rate)
@@ -171,20 +189,6 @@ def train(losses, gradients, recipe, batch_size, num_examples):
       layers.histogram_summary(f'{variable.op.name}/gradients', gradient)
 
   return Step(train_op, step, learning_rate, losses, norms)
-
-
-def _learning_rate(recipe, images_seen, num_examples):
-  """Staircase decay by epochs, whatever the size of the batches."""
-  images_per_decay = int(recipe.epochs_per_decay * num_examples)
-  decays = tf.cast(images_seen // images_per_decay, tf.float32)
-  return recipe.learning_rate * recipe.learning_rate_decay_factor**decays
-
-
-def _weight_decay(recipe, variables):
-  decayed = [v for v in variables
-             if re.fullmatch(recipe.decayed_variables, v.op.name)]
-  return recipe.weight_decay * tf.add_n(
-      [tf.constant(0.0)] + [tf.nn.l2_loss(v) for v in decayed])
 
 
 def _average_losses(losses, step):

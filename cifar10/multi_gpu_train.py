@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import cli
 from cifar10 import dataset
 from cifar10 import evaluation
+from cifar10 import layers
 from cifar10 import model
 from cifar10 import networks
 from cifar10 import training
@@ -23,7 +24,7 @@ from cifar10 import training
 FLAGS = flags.FLAGS
 
 
-def tower_loss(network, images, labels, num_classes):
+def tower_loss(network, images, labels, num_classes, tower):
   """Computes the losses of one tower, and their gradients.
 
   Args:
@@ -31,12 +32,13 @@ def tower_loss(network, images, labels, num_classes):
     images: float32 [n, height, width, depth], the tower's part of the batch.
     labels: int32 [n].
     num_classes: how many classes to tell apart.
+    tower: the `layers.Tower`.
 
   Returns:
     losses: what `model.loss()` returns.
     gradients: of the cross-entropy, one for each of tf.trainable_variables().
   """
-  logits = network.inference(images, num_classes)
+  logits = network.inference(images, num_classes, tower)
   losses = model.loss(logits, labels)
   return losses, tf.gradients(losses['cross_entropy'],
                               tf.trainable_variables())
@@ -65,7 +67,7 @@ def find_devices(num_towers):
   return [f'/gpu:{i % gpus}' if gpus else '/cpu:0' for i in range(num_towers)]
 
 
-def train(run, devices, fresh=False, hooks=(), config=None):
+def train(run, devices, fresh=False, hooks=(), augment=None, config=None):
   """Trains to run.max_steps, from where an earlier call left off.
 
   Args:
@@ -73,6 +75,8 @@ def train(run, devices, fresh=False, hooks=(), config=None):
     devices: a device for each tower; several towers may share one.
     fresh: whether to move an existing run.train_dir aside and start over.
     hooks: further tf.train.SessionRunHooks.
+    augment: a function in place of the recipe's augmentation, see
+      `inputs.images_of()`.
     config: ConfigProto of the session; default: `training.session_config()`.
 
   Returns:
@@ -83,17 +87,18 @@ def train(run, devices, fresh=False, hooks=(), config=None):
   print('Towers: ' + ', '.join(
       f'tower_{i} on {device}' for i, device in enumerate(devices)), flush=True)
   with tf.Graph().as_default():
-    training.loop(build(run, data, devices), run, hooks, config)
+    training.loop(build(run, data, devices, augment), run, hooks, config)
   return run
 
 
-def build(run, data, devices):
+def build(run, data, devices, augment=None):
   """Builds the graph of all towers and the update.
 
   Args:
     run: a prepared `Run`.
     data: its `dataset.Dataset`.
     devices: a device for each tower.
+    augment: see `train()`.
 
   Returns:
     The `model.Step`.
@@ -101,7 +106,8 @@ def build(run, data, devices):
   tf.set_random_seed(run.seed)
   network = networks.find(run.network)
   with tf.device('/cpu:0'):
-    images, labels = training.batch(run, data)
+    step = tf.identity(tf.train.get_or_create_global_step())
+    images, labels = training.batch(run, data, augment)
     with tf.name_scope('split'):
       parts = zip(tf.split(images, len(devices)),
                   tf.split(labels, len(devices)))
@@ -111,7 +117,8 @@ def build(run, data, devices):
     # The first tower creates the variables; the others use the same.
     with tf.device(device), tf.name_scope(f'tower_{i}'), \
         tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
-      towers.append(tower_loss(network, *part, data.format.num_classes))
+      towers.append(tower_loss(network, *part, data.format.num_classes,
+                               layers.Tower(step, i, len(devices))))
 
   with tf.device('/cpu:0'):
     tower_losses, tower_gradients = zip(*towers)
@@ -124,7 +131,8 @@ def build(run, data, devices):
 
 def main():
   devices = find_devices(FLAGS.num_gpus)
-  run = train(cli.run_from_flags(), devices, FLAGS.fresh)
+  run = cli.run_from_flags(networks.find(FLAGS.network))
+  run = train(run, devices, FLAGS.fresh)
   if FLAGS.eval_at_end:
     evaluation.evaluate_newest(run)
 

@@ -1,7 +1,10 @@
 """`Recipe`: every hyperparameter of a training run, in one place."""
 
 import dataclasses
+import difflib
 import math
+
+from cifar10 import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,24 +15,107 @@ class Recipe:
     epochs: length of the training.
     batch_size: images per tower and step.
     crop_size: side, in pixels, of the square images the network sees.
-    learning_rate: of gradient descent, at the start.
-    learning_rate_decay_factor: it is multiplied by this...
-    epochs_per_decay: ...each time so many epochs have passed.
+    augmentation: how training images are distorted; a name in
+      augmentation.AUGMENTATIONS.
+    normalization: what is done to pixel values, in training and evaluation; a
+      name in augmentation.NORMALIZATIONS.
+    optimizer: 'sgd', 'momentum', 'nesterov' or 'adam'.
+    momentum: of momentum and nesterov.
+    beta1, beta2, epsilon: of adam.
+    learning_rate: the highest.
+    learning_rate_batch: the global batch that it is meant for, to scale it
+      with the one there is; 0: for any.
+    schedule: what it is multiplied by, a function of epochs passed:
+      'constant': 1;
+      'exponential': decay_factor, each time epochs_per_decay have passed;
+      'piecewise': the factor of the last of the `knots` passed, 1 before;
+      'linear': a straight line from each of the `knots` to the next;
+      'cosine': half a wave, from 1 to 0 at the end.
+    decay_factor, epochs_per_decay: of exponential.
+    knots: tuple of (epoch, factor) pairs, in the order of their epochs.
+    warmup_epochs: it also rises from 0 during so many epochs.
     weight_decay: factor of the L2 loss, sum(w**2) / 2, of the variables...
     decayed_variables: ...whose names this regular expression matches whole.
     moving_average_decay: of the averages of the variables that evaluation
-      uses; early on it is min(this, (1 + step) / (10 + step)).
+      uses; early on it is min(this, (1 + step) / (10 + step)). With 0, they
+      are the variables themselves.
   """
   epochs: float
   batch_size: int
-  crop_size: int
   learning_rate: float
-  learning_rate_decay_factor: float
-  epochs_per_decay: float
-  weight_decay: float
-  decayed_variables: str
-  moving_average_decay: float
+  crop_size: int = 32
+  augmentation: str = 'none'
+  normalization: str = 'per_image'
+  optimizer: str = 'sgd'
+  momentum: float = 0.9
+  beta1: float = 0.9
+  beta2: float = 0.999
+  epsilon: float = 1e-7
+  learning_rate_batch: int = 0
+  schedule: str = 'constant'
+  decay_factor: float = 0.1
+  epochs_per_decay: float = 1.0
+  knots: tuple = ()
+  warmup_epochs: float = 0.0
+  weight_decay: float = 0.0
+  decayed_variables: str = '.*/weights'
+  moving_average_decay: float = 0.0
+
+  def __post_init__(self):
+    # As JSON has lists.
+    object.__setattr__(self, 'knots', tuple(map(tuple, self.knots)))
 
   def num_steps(self, num_examples, global_batch):
     """Returns the steps that `epochs` take, the last batch counted whole."""
     return math.ceil(self.epochs * num_examples / global_batch)
+
+  def changed(self):
+    """Returns what differs from the defaults, 'name=value,...', as
+    `override()` reads it."""
+    return ','.join(
+        f'{field.name}={_format(getattr(self, field.name))}'
+        for field in dataclasses.fields(self)
+        if getattr(self, field.name) != field.default)
+
+
+def override(recipe, text):
+  """Changes fields of a recipe.
+
+  Args:
+    recipe: a `Recipe`.
+    text: 'name=value,...'; knots as epoch:factor pairs, '0:0/5:1/24:0'.
+
+  Returns:
+    The changed `Recipe`.
+
+  Raises:
+    UserError: there is no such field, or it takes no such value.
+  """
+  types = {field.name: field.type for field in dataclasses.fields(recipe)}
+  changes = {}
+  for assignment in filter(None, text.split(',')):
+    name, _, value = assignment.partition('=')
+    if name not in types:
+      near = difflib.get_close_matches(name, types) or types
+      raise UserError(f'a recipe has no {name!r}. Did you mean '
+                      + ' or '.join(near) + '?')
+    try:
+      changes[name] = _parse(types[name], value)
+    except ValueError as e:
+      expected = ('epoch:factor/epoch:factor' if types[name] is tuple
+                  else types[name].__name__)
+      raise UserError(f'recipe: {name}={value!r}: expected {expected}') from e
+  return dataclasses.replace(recipe, **changes)
+
+
+def _parse(kind, value):
+  if kind is tuple:
+    return tuple(tuple(map(float, knot.split(':', 1)))
+                 for knot in value.split('/') if knot)
+  return kind(value)
+
+
+def _format(value):
+  if isinstance(value, tuple):
+    return '/'.join(f'{epoch:g}:{factor:g}' for epoch, factor in value)
+  return str(value)

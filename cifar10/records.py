@@ -55,6 +55,14 @@ def parse(data, record_format=CIFAR10):
   return tf.transpose(planes, [0, 2, 3, 1]), labels
 
 
+def images(data, record_format=CIFAR10):
+  """Returns uint8 [n, height, width, depth], a view, of records as `read()`
+  returns them."""
+  f = record_format
+  planes = data[:, 1:].reshape(-1, f.depth, f.height, f.width)
+  return planes.transpose(0, 2, 3, 1)
+
+
 def count(path, record_format=CIFAR10):
   """Returns how many records the file at `path` holds, by its size.
 

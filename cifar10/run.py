@@ -32,7 +32,8 @@ class Run:
     recipe: its hyperparameters; None: those it was published with.
     batch_size: images per tower and step, instead of the recipe's.
     num_towers: how many parts a step's images are split into.
-    num_examples: training records, found by `training.prepare()`.
+    holdout: how many records, the last, are not trained on.
+    num_examples: how many are, found by `training.prepare()`.
     max_steps: the step to stop at, counted from the first start; None: as
       many as the recipe's epochs take.
     seed: of initial weights, order and distortions.
@@ -51,6 +52,7 @@ class Run:
   recipe: Optional[Recipe] = None
   batch_size: Optional[int] = None
   num_towers: int = 1
+  holdout: int = 0
   num_examples: Optional[int] = None
   max_steps: Optional[int] = None
   seed: int = 1
@@ -71,10 +73,12 @@ class Run:
     """Returns what must stay the same for a run to be the same, by name.
 
     Not the number of towers, as they share out one global batch, and not the
-    length of the run.
+    length of the run, unless its schedule depends on it.
     """
     recipe = dataclasses.asdict(self.recipe)
-    del recipe['batch_size'], recipe['epochs']
+    del recipe['batch_size']
+    if self.recipe.schedule != 'cosine':
+      del recipe['epochs']
     return {'dataset': self.dataset, 'network': self.network,
             'seed': self.seed, 'global batch': self.global_batch,
             'number of training records': self.num_examples, **recipe}

@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import cli
 from cifar10 import dataset
 from cifar10 import evaluation
+from cifar10 import layers
 from cifar10 import model
 from cifar10 import networks
 from cifar10 import training
@@ -22,13 +23,15 @@ from cifar10 import training
 FLAGS = flags.FLAGS
 
 
-def train(run, fresh=False, hooks=()):
+def train(run, fresh=False, hooks=(), augment=None):
   """Trains to run.max_steps, from where an earlier call left off.
 
   Args:
     run: a `run.Run`; of one tower, whatever it says.
     fresh: whether to move an existing run.train_dir aside and start over.
     hooks: further tf.train.SessionRunHooks.
+    augment: a function in place of the recipe's augmentation, see
+      `inputs.images_of()`.
 
   Returns:
     The `Run`, with what was None filled in.
@@ -37,8 +40,10 @@ def train(run, fresh=False, hooks=()):
   network = networks.find(run.network)
   with tf.Graph().as_default():
     tf.set_random_seed(run.seed)
-    images, labels = training.batch(run, data)
-    logits = network.inference(images, data.format.num_classes)
+    images, labels = training.batch(run, data, augment)
+    tower = layers.Tower(
+        tf.identity(tf.train.get_or_create_global_step()), index=0, count=1)
+    logits = network.inference(images, data.format.num_classes, tower)
     losses = model.loss(logits, labels)
     gradients = tf.gradients(losses['cross_entropy'], tf.trainable_variables())
     step = model.train(losses, gradients, run.recipe, run.global_batch,
@@ -48,11 +53,15 @@ def train(run, fresh=False, hooks=()):
 
 
 def main():
-  run = train(cli.run_from_flags(), FLAGS.fresh)
+  if FLAGS.list_networks:
+    print(networks.table())
+    return
+  run = train(cli.run_from_flags(networks.find(FLAGS.network)), FLAGS.fresh)
   if FLAGS.eval_at_end:
     evaluation.evaluate_newest(run)
 
 
 if __name__ == '__main__':
   cli.define_training_flags(dataset.DATASETS, list(networks.NETWORKS))
+  flags.DEFINE_bool('list_networks', False, 'List the networks, and end.')
   cli.run(main)

@@ -48,8 +48,13 @@ def prepare(run, fresh=False):
   if run.batch_size:
     recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
   data = dataset.ensure(run.dataset, run.data_dir, run.data_url)
+  num_examples = data.count(data.train) - run.holdout
+  if num_examples <= 0:
+    raise UserError(f'--holdout={run.holdout} leaves nothing to train on')
+  if run.holdout and run.input == 'queue':
+    raise UserError('--holdout: --input=queue reads whole files')
   run = dataclasses.replace(
-      run, recipe=recipe, num_examples=data.count(data.train),
+      run, recipe=recipe, num_examples=num_examples,
       data_dir=os.path.abspath(run.data_dir))
   if run.max_steps is None:
     run = dataclasses.replace(run, max_steps=recipe.num_steps(
@@ -65,8 +70,8 @@ def prepare(run, fresh=False):
     raise UserError(f'--train_dir={run.train_dir}: cannot be written: '
                     f'{e.strerror}') from e
   print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
-        f'records, in steps of {run.global_batch}, with seed {run.seed}',
-        flush=True)
+        f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
+        f'Recipe: {recipe.changed()}', flush=True)
   return run, data
 
 
@@ -96,27 +101,32 @@ def _check_same_run(run):
                     + ', '.join(different) + f': {ways_out}')
 
 
-def batch(run, data):
+def batch(run, data, augment=None):
   """Returns the images and labels of a step, for all towers together.
 
   Args:
     run: a prepared `Run`.
     data: its `dataset.Dataset`.
+    augment: a function in place of the recipe's augmentation, see
+      `inputs.images_of()`.
 
   Returns:
     images: float32 [run.global_batch, crop_size, crop_size, depth].
     labels: int32 [run.global_batch].
   """
-  arguments = (data.train, data.format, run.recipe.crop_size, run.global_batch,
-               run.seed)
+  distort = inputs.images_of(
+      run.recipe, data.format,
+      lambda: data.read_images(data.train)[:run.num_examples], augment).distort
   if run.input == 'tfdata':
-    return inputs.distorted_inputs(*arguments)
+    return inputs.distorted_inputs(data.train, data.format, distort,
+                                   run.global_batch, run.seed, run.num_examples)
   min_queue_examples = int(
       run.num_examples * run.min_fraction_of_examples_in_queue)
   print(f'Filling queue with {min_queue_examples} CIFAR images before starting '
         'to train. This will take a few minutes. The order of the images is '
         'not the same again when this run is resumed.', flush=True)
-  return inputs.queue_inputs(*arguments, min_queue_examples)
+  return inputs.queue_inputs(data.train, data.format, distort,
+                             run.global_batch, run.seed, min_queue_examples)
 
 
 def session_config(log_device_placement=False, **options):

@@ -62,7 +62,7 @@ def test_metrics_equal_numpys_whatever_the_batches(
   monkeypatch.setattr(evaluation, '_BATCH_SIZE', batch_size)
   data = dataset.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
-  result = evaluation.evaluate(checkpoint, trained, data, data.test,
+  result = evaluation.evaluate(checkpoint, trained, data,
                                use_moving_averages=averages)
   assert (result.step, result.num_examples) == (8, 130)
   expected = expected_metrics(checkpoint, data.test[0], averages)

@@ -1,12 +1,18 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from cifar10 import augmentation
 from cifar10 import inputs
+from cifar10 import model
 from cifar10 import records
 from cifar10 import UserError
 
 TINY = records.Format(height=4, width=6, depth=3)
+RECIPE = dataclasses.replace(model.RECIPE, crop_size=4)
+DISTORT = inputs.images_of(RECIPE, TINY).distort
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ def batches(count, files, batch_size=4, seed=1, first_step=0):
   """Returns `count` training batches as a session at first_step gets them."""
   with tf.Graph().as_default():
     global_step = tf.train.get_or_create_global_step()
-    fetches = inputs.distorted_inputs(files, TINY, 4, batch_size, seed)
+    fetches = inputs.distorted_inputs(files, TINY, DISTORT, batch_size, seed)
     with tf.Session() as session:
       session.run(global_step.initializer)
       session.run(global_step.assign(first_step))
@@ -66,7 +72,7 @@ def test_images_keep_their_labels(files):
   # Without contrast, standardization undoes brightness: each training image is
   # a standardized crop or its mirror image.
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(inputs, 'random_contrast', lambda images, *_: images)
+    patch.setattr(augmentation, 'random_contrast', lambda images, *_: images)
     (images, labels), = batches(1, paths, batch_size=50)
   for image, label in zip(images, labels):
     crops = [originals[label][:, x:x + 4] for x in range(3)]
@@ -85,67 +91,14 @@ def test_shuffle_is_a_permutation_of_each_epoch():
   assert (order[0] == order[1]).sum() < 10
 
 
-def test_random_crop_is_a_window_at_every_place():
-  images = np.arange(5 * 6, dtype=np.uint8).reshape(1, 5, 6, 1)
-  images = np.repeat(images, 600, 0)
-  crops = evaluate(inputs.random_crop, images, 3, [1, 2])
-  assert crops.shape == (600, 3, 3, 1)
-  corners = crops[:, 0, 0, 0]
-  np.testing.assert_array_equal(
-      crops[..., 0], corners[:, None, None] + np.add.outer(
-          6 * np.arange(3), np.arange(3)))
-  places = [6 * y + x for y in range(3) for x in range(4)]
-  counts = np.bincount(corners, minlength=30)
-  assert (counts[places] > 20).all() and counts[places].sum() == 600
-
-
-def test_random_flip_mirrors_half_of_the_images():
-  images = np.random.default_rng(0).integers(0, 9, (400, 2, 5, 3), np.uint8)
-  flipped = evaluate(inputs.random_flip, images, [1, 2])
-  mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
-  same = (flipped == images).all((1, 2, 3))
-  assert (mirrored | same).all()
-  assert 160 < mirrored.sum() < 240
-
-
-def test_random_brightness_adds_one_number_an_image():
-  images = np.random.default_rng(0).uniform(0, 255, (400, 2, 3, 3))
-  delta = evaluate(inputs.random_brightness, np.float32(images), 63.0,
-                   [1, 2]) - images
-  assert np.ptp(delta, axis=(1, 2, 3)).max() < 1e-3
-  delta = delta.mean((1, 2, 3))
-  assert -63 < delta.min() < -55 and 55 < delta.max() < 63
-  assert abs(delta.mean()) < 8
-
-
-def test_random_contrast_scales_around_the_mean_of_each_channel():
-  images = np.random.default_rng(0).uniform(0, 255, (400, 4, 4, 3))
-  out = evaluate(inputs.random_contrast, np.float32(images), 0.2, 1.8, [1, 2])
-  means = images.mean((1, 2), keepdims=True)
-  factors = (out - means) / (images - means)
-  assert np.ptp(factors, axis=(1, 2, 3)).max() < 0.05
-  factors = np.median(factors, axis=(1, 2, 3))
-  assert 0.2 < factors.min() < 0.25 and 1.75 < factors.max() < 1.8
-  np.testing.assert_allclose(out.mean((1, 2)), images.mean((1, 2)), atol=1e-3)
-
-
-def test_standardize_equals_tf_image():
-  images = np.random.default_rng(0).uniform(0, 255, (3, 4, 5, 3))
-  images[1] = 7  # A uniform image stays finite.
-  images = np.float32(images)
-  ours = evaluate(inputs.standardize, images)
-  theirs = evaluate(tf.image.per_image_standardization, images)
-  np.testing.assert_allclose(ours, theirs, atol=1e-5)
-  np.testing.assert_allclose(ours[0], numpy_standardize(images[0]), atol=1e-5)
-  assert (ours[1] == 0).all()
-
-
 @pytest.mark.parametrize('num_examples, sizes', [
     (7, [3, 3, 1]), (6, [3, 3]), (2, [2])])
 def test_evaluation_sees_each_record_once_in_order(files, num_examples, sizes):
   paths, originals = files
   with tf.Graph().as_default(), tf.Session() as session:
-    fetches = inputs.inputs(paths, TINY, 2, 3, num_examples)
+    recipe = dataclasses.replace(RECIPE, crop_size=2)
+    preprocess = inputs.images_of(recipe, TINY).preprocess
+    fetches = inputs.inputs(paths, TINY, preprocess, 3, 0, num_examples)
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
     found = [session.run(fetches) for _ in sizes]
     with pytest.raises(tf.errors.OutOfRangeError):
@@ -161,7 +114,7 @@ def test_evaluation_sees_each_record_once_in_order(files, num_examples, sizes):
 def test_queues_deliver_every_record_and_its_label(files):
   paths, originals = files
   with tf.Graph().as_default():
-    fetches = inputs.queue_inputs(paths, TINY, 4, 5, seed=1,
+    fetches = inputs.queue_inputs(paths, TINY, DISTORT, 5, seed=1,
                                   min_queue_examples=10)
     runners = tf.get_collection(tf.GraphKeys.QUEUE_RUNNERS)
     assert sum(len(runner.enqueue_ops) for runner in runners) == 1 + 16
@@ -186,7 +139,8 @@ def test_queues_deliver_every_record_and_its_label(files):
 def test_records_are_not_in_the_graph_and_all_is_on_the_cpu(data_dir):
   path = f'{data_dir}/cifar-10-batches-bin/data_batch_1.bin'
   with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
-    inputs.distorted_inputs([path], records.CIFAR10, 24, 8, seed=1)
+    distort = inputs.images_of(model.RECIPE, records.CIFAR10).distort
+    inputs.distorted_inputs([path], records.CIFAR10, distort, 8, seed=1)
   assert graph.as_graph_def().ByteSize() < 50_000
   # Reading a variable happens where it is, whatever the device says.
   assert {op.device for op in graph.get_operations()
@@ -194,6 +148,10 @@ def test_records_are_not_in_the_graph_and_all_is_on_the_cpu(data_dir):
           } == {'/device:CPU:0'}
 
 
-def test_a_crop_larger_than_the_images_is_refused(files):
-  with pytest.raises(UserError, match='crop_size 5 .* 4x6'):
-    inputs.inputs(files[0], TINY, 5, 1, 1)
+def test_what_a_recipe_asks_for_in_vain():
+  for change, message in (
+      ({'crop_size': 5}, 'crop_size 5 is larger than the images, 4x6'),
+      ({'augmentation': 'cut'}, 'there is no augmentation cut, only none, '),
+      ({'normalization': 'x'}, 'there is no normalization x, only per_image')):
+    with pytest.raises(UserError, match=message):
+      inputs.images_of(dataclasses.replace(RECIPE, **change), TINY)

@@ -110,10 +110,9 @@ def test_steps_equal_numpys():
   """Update, weight decay, schedule, moving averages and averaged losses."""
   rng = np.random.default_rng(0)
   x, labels = rng.normal(size=(6, 5)), rng.integers(0, 3, 6)
-  recipe = Recipe(epochs=1, batch_size=6, crop_size=1, learning_rate=0.5,
-                  learning_rate_decay_factor=0.1, epochs_per_decay=2,
-                  weight_decay=0.3, decayed_variables='.*/weights',
-                  moving_average_decay=0.25)
+  recipe = Recipe(epochs=1, batch_size=6, learning_rate=0.5,
+                  schedule='exponential', decay_factor=0.1, epochs_per_decay=2,
+                  weight_decay=0.3, moving_average_decay=0.25)
   steps = 8
   with tf.Graph().as_default(), tf.Session() as session:
     with tf.variable_scope('linear'):

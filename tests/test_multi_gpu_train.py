@@ -17,17 +17,10 @@ class Losses(tf.train.SessionRunHook):
   """Keeps the total loss of each step."""
 
   def begin(self):
-    graph = tf.get_default_graph()
     self.values = []
-    # What the summary of the total loss shows.
-    summary, = (op for op in graph.get_operations()
-                if op.type == 'ScalarSummary'
-                and b'total_loss (raw)' in op.inputs[0].op.get_attr(
-                    'value').string_val)
-    self.loss = summary.inputs[1]
 
   def before_run(self, run_context):
-    return tf.train.SessionRunArgs(self.loss)
+    return tf.train.SessionRunArgs('losses/total_loss:0')
 
   def after_run(self, run_context, run_values):
     self.values.append(run_values.results)

@@ -22,6 +22,15 @@ def test_the_example_network_trains(make_run, monkeypatch):
       24 * 24 * 3, 100)
 
 
+def test_the_example_hook_stops(monkeypatch, tmp_path, capsys):
+  code = re.findall(r'```python\n(.*?)```', README, re.DOTALL)[1]
+  code = code.replace('< 1.5', '< 9').replace("'/tmp/mine'", repr(
+      str(tmp_path / 'mine'))).replace("dataset='synthetic'", (
+          f"dataset='synthetic', data_dir={str(tmp_path)!r}"))
+  exec(code, {})
+  assert 'Step 1 of ' in capsys.readouterr().out
+
+
 def test_every_flag_is_in_a_table(help_texts):
   in_tables = re.findall(r'^\| `--(\w+)` \|', README, re.MULTILINE)
   in_help = re.findall(r'^  --(?:\[no\])?(\w+): ', '\n'.join(

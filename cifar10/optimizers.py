@@ -1,0 +1,94 @@
+"""What a recipe says of the update: schedule, optimizer, weight decay."""
+
+import math
+import re
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import UserError
+
+OPTIMIZERS = {
+    'sgd': lambda recipe, rate: tf.train.GradientDescentOptimizer(rate),
+    'momentum': lambda recipe, rate: tf.train.MomentumOptimizer(
+        rate, recipe.momentum),
+    'nesterov': lambda recipe, rate: tf.train.MomentumOptimizer(
+        rate, recipe.momentum, use_nesterov=True),
+    'adam': lambda recipe, rate: tf.train.AdamOptimizer(
+        rate, recipe.beta1, recipe.beta2, recipe.epsilon)}
+
+
+def optimizer(recipe, learning_rate):
+  """Returns the tf.train.Optimizer that a recipe names."""
+  if recipe.optimizer not in OPTIMIZERS:
+    raise UserError(f'there is no optimizer {recipe.optimizer}, only '
+                    + ', '.join(OPTIMIZERS))
+  return OPTIMIZERS[recipe.optimizer](recipe, learning_rate)
+
+
+# Schedules: recipe and epochs passed, a float64 scalar, to a factor.
+
+
+def _exponential(recipe, epochs):
+  decays = tf.floor(epochs / recipe.epochs_per_decay)
+  return tf.cast(recipe.decay_factor, tf.float64)**decays
+
+
+def _piecewise(recipe, epochs):
+  factor = tf.ones_like(epochs)
+  for start, value in recipe.knots:
+    factor = tf.where(epochs >= start, tf.fill([], tf.cast(value, tf.float64)),
+                      factor)
+  return factor
+
+
+def _linear(recipe, epochs):
+  factor = tf.cast(recipe.knots[0][1], tf.float64)
+  for (x0, y0), (x1, y1) in zip(recipe.knots, recipe.knots[1:]):
+    factor += (y1 - y0) / (x1 - x0) * (tf.clip_by_value(epochs, x0, x1) - x0)
+  return factor
+
+
+def _cosine(recipe, epochs):
+  return 0.5 + 0.5 * tf.cos(math.pi * tf.minimum(epochs / recipe.epochs, 1.0))
+
+
+SCHEDULES = {'constant': lambda recipe, epochs: tf.ones_like(epochs),
+             'exponential': _exponential, 'piecewise': _piecewise,
+             'linear': _linear, 'cosine': _cosine}
+
+
+def learning_rate(recipe, images_seen, batch_size, num_examples):
+  """Returns the learning rate of a step.
+
+  Args:
+    recipe: the `Recipe`.
+    images_seen: int64 scalar, images in the steps before this one.
+    batch_size: images in a step, over all towers.
+    num_examples: images in an epoch.
+
+  Returns:
+    float32 scalar.
+  """
+  if recipe.schedule not in SCHEDULES:
+    raise UserError(f'there is no schedule {recipe.schedule}, only '
+                    + ', '.join(SCHEDULES))
+  # As float64, an epoch boundary is where it is, not a step later.
+  epochs = tf.cast(images_seen, tf.float64) / num_examples
+  rate = recipe.learning_rate * SCHEDULES[recipe.schedule](recipe, epochs)
+  if recipe.learning_rate_batch:
+    rate *= batch_size / recipe.learning_rate_batch
+  if recipe.warmup_epochs:
+    rate *= tf.minimum(epochs / recipe.warmup_epochs, 1.0)
+  return tf.cast(rate, tf.float32)
+
+
+def weight_decay(recipe, variables):
+  """Returns the L2 loss of the variables to decay, a float32 scalar."""
+  if not recipe.weight_decay:
+    return tf.constant(0.0)
+  decayed = [v for v in variables
+             if re.fullmatch(recipe.decayed_variables, v.op.name)]
+  if not decayed:
+    raise UserError(f'decayed_variables={recipe.decayed_variables}: is the '
+                    'name of no variable')
+  return recipe.weight_decay * tf.add_n([tf.nn.l2_loss(v) for v in decayed])

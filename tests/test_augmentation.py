@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import augmentation
+
+
+def evaluate(function, images, *arguments):
+  with tf.Graph().as_default(), tf.Session() as session:
+    return session.run(function(tf.constant(images), *arguments))
+
+
+def numpy_standardize(image):
+  image = np.float64(image)
+  return (image - image.mean()) / max(image.std(), image.size**-0.5)
+
+
+def test_random_crop_is_a_window_at_every_place():
+  images = np.arange(5 * 6, dtype=np.uint8).reshape(1, 5, 6, 1)
+  images = np.repeat(images, 600, 0)
+  crops = evaluate(augmentation.random_crop, images, 3, [1, 2])
+  assert crops.shape == (600, 3, 3, 1)
+  corners = crops[:, 0, 0, 0]
+  np.testing.assert_array_equal(
+      crops[..., 0], corners[:, None, None] + np.add.outer(
+          6 * np.arange(3), np.arange(3)))
+  places = [6 * y + x for y in range(3) for x in range(4)]
+  counts = np.bincount(corners, minlength=30)
+  assert (counts[places] > 20).all() and counts[places].sum() == 600
+
+
+def test_random_flip_mirrors_half_of_the_images():
+  images = np.random.default_rng(0).integers(0, 9, (400, 2, 5, 3), np.uint8)
+  flipped = evaluate(augmentation.random_flip, images, [1, 2])
+  mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+  same = (flipped == images).all((1, 2, 3))
+  assert (mirrored | same).all()
+  assert 160 < mirrored.sum() < 240
+
+
+def test_random_brightness_adds_one_number_an_image():
+  images = np.random.default_rng(0).uniform(0, 255, (400, 2, 3, 3))
+  delta = evaluate(augmentation.random_brightness, np.float32(images), 63.0,
+                   [1, 2]) - images
+  assert np.ptp(delta, axis=(1, 2, 3)).max() < 1e-3
+  delta = delta.mean((1, 2, 3))
+  assert -63 < delta.min() < -55 and 55 < delta.max() < 63
+  assert abs(delta.mean()) < 8
+
+
+def test_random_contrast_scales_around_the_mean_of_each_channel():
+  images = np.random.default_rng(0).uniform(0, 255, (400, 4, 4, 3))
+  out = evaluate(augmentation.random_contrast, np.float32(images), 0.2, 1.8,
+                 [1, 2])
+  means = images.mean((1, 2), keepdims=True)
+  factors = (out - means) / (images - means)
+  assert np.ptp(factors, axis=(1, 2, 3)).max() < 0.05
+  factors = np.median(factors, axis=(1, 2, 3))
+  assert 0.2 < factors.min() < 0.25 and 1.75 < factors.max() < 1.8
+  np.testing.assert_allclose(out.mean((1, 2)), images.mean((1, 2)), atol=1e-3)
+
+
+def test_standardize_equals_tf_image():
+  images = np.random.default_rng(0).uniform(0, 255, (3, 4, 5, 3))
+  images[1] = 7  # A uniform image stays finite.
+  images = np.float32(images)
+  ours = evaluate(augmentation.standardize, images)
+  theirs = evaluate(tf.image.per_image_standardization, images)
+  np.testing.assert_allclose(ours, theirs, atol=1e-5)
+  np.testing.assert_allclose(ours[0], numpy_standardize(images[0]), atol=1e-5)
+  assert (ours[1] == 0).all()
+
+
+def test_pad_adds_black():
+  images = np.arange(1, 5, dtype=np.uint8).reshape(1, 2, 2, 1)
+  padded = evaluate(augmentation.pad, images, 1)[0, :, :, 0]
+  assert padded.tolist() == [[0, 0, 0, 0], [0, 1, 2, 0], [0, 3, 4, 0],
+                             [0, 0, 0, 0]]
+
+
+def test_affine_moves_a_dot_as_geometry_says():
+  """Rotation, zoom and shift of a point by the inverse of each image's map."""
+  size, n = 33, 200
+  y, x = np.mgrid[:size, :size].astype(np.float32)
+  # The picture of coordinates: where each pixel of the result is from.
+  images = np.repeat(np.stack([x, y, 0 * x], -1)[None], n, 0)
+  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1, [3, 4])
+  middle = out[:, 8:25, 8:25]  # What is from inside the picture.
+  dx = (middle[:, 8, 12] - middle[:, 8, 4])[:, :2] / 8
+  dy = (middle[:, 12, 8] - middle[:, 4, 8])[:, :2] / 8
+  shift = middle[:, 8, 8, :2] - 16
+  zoom_x, zoom_y = np.hypot(*dx.T), np.hypot(*dy.T)
+  degrees = np.degrees(np.arctan2(dx[:, 1], dx[:, 0]))
+  np.testing.assert_allclose((dx * dy).sum(1), 0, atol=1e-4)
+  # Where the map of the whole differs from that of three points, it is wrong.
+  grid = np.stack([x, y], -1)[8:25, 8:25] - 16
+  expected = (16 + shift[:, None, None]
+              + grid[None, ..., :1] * dx[:, None, None]
+              + grid[None, ..., 1:] * dy[:, None, None])
+  np.testing.assert_allclose(middle[..., :2], expected, atol=1e-3)
+  for values, limit in ((zoom_x - 1, 0.1), (zoom_y - 1, 0.1), (degrees, 15),
+                        (shift[:, 0], 3.3), (shift[:, 1], 3.3)):
+    assert abs(values).max() < limit * 1.001
+    assert values.min() < -0.9 * limit and values.max() > 0.9 * limit
+
+
+def test_affine_takes_the_nearest_pixel_from_outside():
+  images = np.full([50, 8, 8, 1], 7, np.float32)
+  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1, [1, 2])
+  np.testing.assert_allclose(out, 7, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', augmentation.AUGMENTATIONS)
+def test_augmentations_are_functions_of_their_seed(name):
+  augment = augmentation.AUGMENTATIONS[name]
+  images = np.random.default_rng(0).integers(0, 256, (5, 10, 10, 3), np.uint8)
+  a, b, c = (evaluate(augment, images, 8, np.int64([1, seed]))
+             for seed in (1, 1, 2))
+  assert a.shape == (5, 8, 8, 3)
+  np.testing.assert_array_equal(a, b)
+  assert name == 'none' or (a != c).any()
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('unit', lambda x, _: x / 255),
+    ('mean_image', lambda x, all_: x - all_.mean(0)),
+    ('per_channel', lambda x, all_: (x - all_.mean((0, 1, 2))) / all_.std(
+        (0, 1, 2)))])
+def test_normalizations_equal_numpys(name, expected):
+  rng = np.random.default_rng(0)
+  training = rng.integers(0, 256, (2500, 6, 6, 3), np.uint8)
+  images = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables = augmentation.statistics_variables(name, [4, 4, 3],
+                                                  lambda: training)
+    assert not tf.trainable_variables()
+    outputs = augmentation.NORMALIZATIONS[name](tf.constant(images), variables)
+    session.run(tf.global_variables_initializer())
+    found = session.run(outputs)
+  central = np.float64(training[:, 1:5, 1:5])
+  np.testing.assert_allclose(found, expected(np.float64(images), central),
+                             rtol=1e-4, atol=1e-4)
