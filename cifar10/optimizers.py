@@ -72,6 +72,8 @@ def learning_rate(recipe, images_seen, batch_size, num_examples):
   if recipe.schedule not in SCHEDULES:
     raise UserError(f'there is no schedule {recipe.schedule}, only '
                     + ', '.join(SCHEDULES))
+  if recipe.schedule in ('piecewise', 'linear') and not recipe.knots:
+    raise UserError(f'schedule {recipe.schedule} needs knots')
   # As float64, an epoch boundary is where it is, not a step later.
   epochs = tf.cast(images_seen, tf.float64) / num_examples
   rate = recipe.learning_rate * SCHEDULES[recipe.schedule](recipe, epochs)

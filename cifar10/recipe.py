@@ -110,8 +110,8 @@ def override(recipe, text):
 
 def _parse(kind, value):
   if kind is tuple:
-    return tuple(tuple(map(float, knot.split(':', 1)))
-                 for knot in value.split('/') if knot)
+    knots = (knot.split(':') for knot in value.split('/') if knot)
+    return tuple((float(epoch), float(factor)) for epoch, factor in knots)
   return kind(value)
 
 

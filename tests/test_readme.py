@@ -33,6 +33,6 @@ def test_the_example_hook_stops(monkeypatch, tmp_path, capsys):
 
 def test_every_flag_is_in_a_table(help_texts):
   in_tables = re.findall(r'^\| `--(\w+)` \|', README, re.MULTILINE)
-  in_help = re.findall(r'^  --(?:\[no\])?(\w+): ', '\n'.join(
+  in_help = re.findall(r'^  --(?:\[no\])?(\w+):\s', '\n'.join(
       help_texts.values()), re.MULTILINE)
   assert set(in_tables) == set(in_help)

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import layers
+
+RNG = np.random.default_rng(0)
+
+
+def run(fetches, session):
+  session.run(tf.global_variables_initializer())
+  return session.run(fetches)
+
+
+def tower(step=0, index=0, count=1):
+  return layers.Tower(tf.constant(step, tf.int64), index, count)
+
+
+def test_locally_connected_equals_numpy():
+  x = RNG.normal(size=(2, 5, 4, 3))
+  with tf.Graph().as_default(), tf.Session() as session:
+    outputs = layers.locally_connected(
+        tf.constant(x, tf.float32), 3, 6, layers.truncated_normal(0.1), 0.5)
+    found, (weights, biases) = run([outputs, tf.trainable_variables()], session)
+  assert weights.shape == (20, 27, 6) and biases.shape == (5, 4, 6)
+  padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  for i in range(5):
+    for j in range(4):
+      patch = padded[:, i:i + 3, j:j + 3].reshape(2, 27)
+      np.testing.assert_allclose(
+          found[:, i, j], patch @ weights[4 * i + j] + 0.5, rtol=1e-4,
+          atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(6, 3, 2, 4), (8, 4)])
+def test_batch_norm_equals_numpy(shape):
+  x = RNG.normal(3, 2, size=shape)
+  axes = tuple(range(len(shape) - 1))
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.constant(x, tf.float32)
+    with tf.variable_scope('a'):
+      training = layers.batch_norm(inputs, tower(), momentum=0.9, epsilon=0.01)
+    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+    with tf.variable_scope('a', reuse=True):
+      evaluation = layers.batch_norm(inputs, None, epsilon=0.01)
+      layers.batch_norm(inputs, tower(index=1, count=2))
+    # The second tower updates nothing.
+    assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == updates
+    assert len(updates) == 2
+    assert [v.op.name for v in tf.trainable_variables()] == [
+        'a/batch_norm/scale', 'a/batch_norm/offset']
+    before, trained = run([evaluation, training], session)
+    session.run(updates)
+    after = session.run(evaluation)
+  mean, variance = x.mean(axes), x.var(axes)
+  np.testing.assert_allclose(before, x / np.sqrt(1.01), rtol=1e-4)
+  np.testing.assert_allclose(trained, (x - mean) / np.sqrt(variance + 0.01),
+                             rtol=1e-3, atol=1e-4)
+  n = x.size / shape[-1]  # TensorFlow averages the unbiased estimate.
+  moving = 0.9 + 0.1 * variance * n / (n - 1)
+  np.testing.assert_allclose(after, (x - 0.1 * mean) / np.sqrt(moving + 0.01),
+                             rtol=1e-3, atol=1e-4)
+
+
+def dropped(step=0, index=0, count=1, n=4000, scope='d', seed=1, rate=0.3):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(seed)
+    with tf.variable_scope(scope):
+      return session.run(layers.dropout(tf.ones([n, 5]), rate,
+                                        tower(step, index, count)))
+
+
+def test_dropout_keeps_the_mean_and_depends_on_seed_scope_and_step_alone():
+  whole = dropped()
+  np.testing.assert_allclose(np.unique(whole), [0, 1 / 0.7], rtol=1e-6)
+  assert abs((whole == 0).mean() - 0.3) < 0.02
+  np.testing.assert_array_equal(whole, dropped())
+  for change in {'step': 1}, {'scope': 'e'}, {'seed': 2}:
+    assert 0.35 < (whole != dropped(**change)).mean() < 0.5
+  # Two towers drop what one does.
+  np.testing.assert_array_equal(
+      whole, np.concatenate([dropped(index=i, count=2, n=2000)
+                             for i in range(2)]))
+
+
+def test_dropout_leaves_evaluation_alone():
+  x = tf.constant([1.0])
+  assert layers.dropout(x, 0.9, None) is x
+
+
+@pytest.mark.parametrize('initializer, deviation, limit', [
+    (layers.truncated_normal(0.1), 0.088, 0.2),
+    (layers.glorot_uniform(), (2 / 500)**0.5, (6 / 500)**0.5),
+    (layers.he_normal(), (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796)])
+def test_initializers(initializer, deviation, limit):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    v = layers.variable('v', [200, 300], initializer)
+    values = run(v, session)
+  np.testing.assert_allclose(values.std(), deviation, rtol=0.02)
+  assert abs(values).max() <= limit * 1.0001

@@ -1,0 +1,223 @@
+"""Every network, in every program: towers, resume, evaluation."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import augmentation
+from cifar10 import dataset
+from cifar10 import evaluation
+from cifar10 import layers
+from cifar10 import model
+from cifar10 import multi_gpu_train
+from cifar10 import networks
+from cifar10 import records
+from cifar10 import train
+from cifar10 import training
+from cifar10 import UserError
+from tests.conftest import assert_same_checkpoints
+from tests.conftest import read_checkpoint
+
+# Parameters and multiply-adds, counted by hand.
+SIZES = {
+    'convnet': (1068298,
+                24**2 * 75 * 64 + 12**2 * 1600 * 64
+                + 2304 * 384 + 384 * 192 + 192 * 10),
+    'local': (4864 + 102464 + 36 * (577 * 64 + 577 * 32) + 11530,
+              24**2 * 75 * 64 + 12**2 * 1600 * 64
+              + 36 * 576 * (64 + 32) + 1152 * 10),
+    'softmax': (3073 * 10, 3072 * 10),
+    'two_layer_fc': (3073 * 120 + 121 * 10, 3072 * 120 + 120 * 10),
+    'baseline_cnn': (28 * 32 + 289 * 64 + 577 * 64 + 1025 * 64 + 65 * 10,
+                     30**2 * 27 * 32 + 13**2 * 288 * 64 + 4**2 * 576 * 64
+                     + 1024 * 64 + 64 * 10),
+    'improved_cnn': (
+        28 * 32 + 289 * 32 + 289 * 64 + 577 * 64 + 577 * 128 + 1153 * 128
+        + 2049 * 128 + 129 * 10 + 2 * (2 * (32 + 64 + 128) + 128),
+        32**2 * 9 * (3 * 32 + 32 * 32) + 16**2 * 9 * (32 * 64 + 64 * 64)
+        + 8**2 * 9 * (64 * 128 + 128 * 128) + 2048 * 128 + 1280),
+    'resnet32': (
+        # Convolutions, shortcuts, two values for each normalized channel, top.
+        9 * (3 * 16 + 10 * 16**2 + 16 * 32 + 9 * 32**2 + 32 * 64 + 9 * 64**2)
+        + 16 * 32 + 32 * 64
+        + 2 * (10 * 16 + 16 + 9 * 32 + 32 + 9 * 64 + 64) + 650,
+        32**2 * 9 * (3 * 16 + 10 * 16**2) + 16**2 * (9 * (16 * 32 + 9 * 32**2)
+                                                     + 16 * 32)
+        + 8**2 * (9 * (32 * 64 + 9 * 64**2) + 32 * 64) + 640)}
+WITH_BATCH_NORM = ('improved_cnn', 'resnet32')
+
+
+@pytest.mark.parametrize('name', networks.NETWORKS)
+def test_size(name):
+  assert networks.size(networks.NETWORKS[name]) == SIZES[name]
+
+
+@pytest.mark.parametrize('name', networks.NETWORKS)
+def test_any_number_of_images(name):
+  network = networks.NETWORKS[name]
+  side = network.RECIPE.crop_size
+  images = np.random.default_rng(0).normal(size=(3, side, side, 3))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    placeholder = tf.placeholder(tf.float32, [None, side, side, 3])
+    logits = network.inference(placeholder, 7)
+    session.run(tf.global_variables_initializer())
+    three, one = (session.run(logits, {placeholder: x})
+                  for x in (images, images[:1]))
+  assert three.shape == (3, 7)
+  np.testing.assert_allclose(three[:1], one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', networks.NETWORKS)
+def test_resumed_equals_uninterrupted(make_run, tmp_path, name):
+  whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
+                               train_dir=str(tmp_path / 'whole')))
+  for steps in 2, 3:
+    parts = train.train(make_run(network=name, batch_size=4, max_steps=steps))
+  assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-3',
+                          f'{parts.train_dir}/model.ckpt-3')
+
+
+@pytest.mark.parametrize('name', [name for name in networks.NETWORKS
+                                  if name not in ('convnet', *WITH_BATCH_NORM)])
+def test_two_towers_equal_one_device(make_run, tmp_path, name):
+  one = train.train(make_run(network=name, batch_size=16, max_steps=3,
+                             train_dir=str(tmp_path / 'one')))
+  two = multi_gpu_train.train(make_run(network=name, batch_size=8, max_steps=3),
+                              ['/cpu:0'] * 2)
+  assert_close_checkpoints(two, one)
+
+
+@pytest.mark.parametrize('name', WITH_BATCH_NORM)
+def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
+    make_run, tmp_path, name):
+  two = multi_gpu_train.train(make_run(network=name, batch_size=8, max_steps=3),
+                              ['/cpu:0'] * 2)
+  one, data = training.prepare(make_run(
+      network=name, batch_size=16, max_steps=3,
+      train_dir=str(tmp_path / 'one')))
+  network = networks.find(name)
+  with tf.Graph().as_default():
+    tf.set_random_seed(one.seed)
+    step = tf.identity(tf.train.get_or_create_global_step())
+    images, labels = training.batch(one, data)
+    logits = []
+    for i in range(2):
+      with tf.variable_scope('', reuse=i > 0):
+        logits.append(network.inference(images[8 * i:8 * (i + 1)], 10,
+                                        layers.Tower(step, i, 2)))
+    losses = model.loss(tf.concat(logits, 0), labels)
+    gradients = tf.gradients(losses['cross_entropy'], tf.trainable_variables())
+    training.loop(model.train(losses, gradients, one.recipe, 16,
+                              one.num_examples), one)
+  assert_close_checkpoints(two, one)
+
+
+def assert_close_checkpoints(found, expected):
+  found, expected = (read_checkpoint(f'{run.train_dir}/model.ckpt-3')
+                     for run in (found, expected))
+  assert found.keys() == expected.keys()
+  for name, values in expected.items():
+    np.testing.assert_allclose(
+        found[name], values, rtol=1e-3,
+        atol=1e-5 * max(1e-3, abs(values).max()), err_msg=name)
+
+
+def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
+  """The checkpoint's mean image is that of the records not held out."""
+  run = train.train(make_run(network='softmax', holdout=80, max_steps=2))
+  data = dataset.ensure('cifar10', run.data_dir)
+  trained_on = data.read_images(data.train)[:220].astype(np.float64)
+  assert run.num_examples == 220
+  checkpoint = f'{run.train_dir}/model.ckpt-2'
+  values = read_checkpoint(checkpoint)
+  np.testing.assert_allclose(values['statistics/mean_image'],
+                             trained_on.mean(0), rtol=1e-5)
+
+  held_out = np.concatenate([records.read(path) for path in data.train])[220:]
+  for eval_data, rows in (('holdout', held_out),
+                          ('test', records.read(data.test[0]))):
+    pixels = records.images(rows) - trained_on.mean(0)
+    logits = (pixels.reshape(len(rows), -1) @ values['softmax_linear/weights']
+              + values['softmax_linear/biases'])
+    result = evaluation.evaluate(checkpoint, run, data, eval_data)
+    assert result.num_examples == len(rows)
+    assert result.metrics['Precision @ 1'] == pytest.approx(
+        (logits.argmax(1) == rows[:, 0]).mean(), abs=0.01)
+  assert evaluation.evaluate(checkpoint, run, data,
+                             'train_eval').num_examples == 220
+
+
+def test_what_is_held_out_is_not_trained_on(make_run):
+  seen = set()
+
+  class Labels(tf.train.SessionRunHook):
+
+    def before_run(self, run_context):
+      return tf.train.SessionRunArgs('input/IteratorGetNext:0')
+
+    def after_run(self, run_context, run_values):
+      seen.update(image.tobytes() for image in run_values.results)
+
+  # Pixels from 0 to 1, not distorted: each record can be told.
+  run = train.train(make_run(network='baseline_cnn', holdout=290, max_steps=9),
+                    hooks=[Labels()])
+  data = dataset.ensure('cifar10', run.data_dir)
+  expected = np.float32(data.read_images(data.train)[:10]) / np.float32(255)
+  assert seen == {image.tobytes() for image in expected}
+
+
+def test_holdout_errors(make_run):
+  for change, message in (({'holdout': 300}, 'leaves nothing to train on'),
+                          ({'holdout': 1, 'input': 'queue'}, 'whole files')):
+    with pytest.raises(UserError, match=message):
+      train.train(make_run(**change))
+  run = train.train(make_run(network='softmax', max_steps=1))
+  data = dataset.ensure('cifar10', run.data_dir)
+  with pytest.raises(UserError, match='without --holdout'):
+    evaluation.records_of(run, data, 'holdout')
+
+
+def test_an_augmentation_of_ones_own(make_run, tmp_path):
+  def black(images, size, seed):
+    return 0 * augmentation.central_crop(images, size, seed)
+
+  run = make_run(network='baseline_cnn', max_steps=2)
+  train.train(run, augment=black)
+  values = read_checkpoint(f'{run.train_dir}/model.ckpt-2')
+  # No light, no gradient: the first kernel is as it was made.
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    networks.NETWORKS['baseline_cnn'].inference(tf.zeros([1, 32, 32, 3]), 10)
+    session.run(tf.global_variables_initializer())
+    np.testing.assert_array_equal(
+        values['conv1/weights'], session.run(tf.trainable_variables()[0]))
+
+
+def test_an_unknown_name():
+  with pytest.raises(UserError, match="no network 'resnet23'. .* resnet32"):
+    networks.find('resnet23')
+
+
+def test_list(run_program):
+  code, out, _ = run_program('train', '--list_networks')
+  assert code == 0
+  assert ('convnet: 1,068,298 parameters, 18.47M multiply-adds an image\n'
+          '  epochs=256,batch_size=128,learning_rate=0.1,') in out
+  assert all(f'\n{name}: ' in '\n' + out for name in networks.NETWORKS)
+
+
+def test_recipe_flag(run_program, data_dir, tmp_path):
+  arguments = ['train', '--network=softmax', f'--data_dir={data_dir}',
+               f'--train_dir={tmp_path}/run']
+  code, out, err = run_program(*arguments,
+                               '--recipe=learning_rate=0.25,epochs=0.5')
+  assert code == 0, err
+  assert 'Recipe: epochs=0.5,batch_size=100,learning_rate=0.25,' in out
+  assert 'Step 2 of 2 is done' in out
+  code, _, err = run_program(*arguments)
+  assert code == 1
+  assert 'learning_rate 0.25, not 0.005' in err
+  code, _, err = run_program(*arguments, '--recipe=learningrate=1')
+  assert code == 1
+  assert "no 'learningrate'. Did you mean learning_rate" in err

@@ -1,0 +1,47 @@
+import dataclasses
+import json
+
+import pytest
+
+from cifar10 import recipe as recipe_lib
+from cifar10 import UserError
+from cifar10.networks import NETWORKS
+from cifar10.recipe import Recipe
+
+RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.5)
+
+
+def test_override():
+  changed = recipe_lib.override(
+      RECIPE, 'learning_rate=0.05,epochs=10,batch_size=7,schedule=linear,'
+      'knots=0:0/5:1/24:0.5')
+  assert changed == dataclasses.replace(
+      RECIPE, learning_rate=0.05, epochs=10.0, batch_size=7, schedule='linear',
+      knots=((0, 0), (5, 1), (24, 0.5)))
+  assert recipe_lib.override(RECIPE, '') == RECIPE
+
+
+@pytest.mark.parametrize('text, message', [
+    ('learning_rat=1', "no 'learning_rat'. Did you mean learning_rate"),
+    ('xyz=1', 'Did you mean epochs or batch_size or '),
+    ('batch_size=1.5', "batch_size='1.5': expected int"),
+    ('epochs=', "epochs='': expected float"),
+    ('epochs', "epochs='': expected float"),
+    ('knots=5', "knots='5': expected epoch:factor"),
+    ('knots=5:x', "knots='5:x': expected epoch:factor")])
+def test_override_refuses(text, message):
+  with pytest.raises(UserError, match=message):
+    recipe_lib.override(RECIPE, text)
+
+
+@pytest.mark.parametrize('recipe', [n.RECIPE for n in NETWORKS.values()])
+def test_a_recipe_survives_text_and_json(recipe):
+  start = Recipe(epochs=0, batch_size=0, learning_rate=0)
+  assert recipe_lib.override(start, recipe.changed()) == recipe
+  assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+@pytest.mark.parametrize('num_examples, batch, steps', [
+    (50000, 128, 1172), (100, 10, 30), (3, 2, 5)])
+def test_number_of_steps(num_examples, batch, steps):
+  assert RECIPE.num_steps(num_examples, batch) == steps
