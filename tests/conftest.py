@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 import tensorflow.compat.v1 as tf
 
 from cifar10 import records
@@ -132,7 +133,9 @@ def summaries_of(directory):
 
 
 def scalars_of(directory):
-  """Returns the scalars in the event files, by (tag, step)."""
-  return {key: value.simple_value
-          for key, value in summaries_of(directory).items()
-          if value.WhichOneof('value') == 'simple_value'}
+  """Returns the scalars that TensorBoard reads, by (tag, step)."""
+  events = event_accumulator.EventAccumulator(
+      directory, size_guidance={event_accumulator.SCALARS: 0})
+  events.Reload()
+  return {(tag, event.step): event.value for tag in events.Tags()['scalars']
+          for event in events.Scalars(tag)}

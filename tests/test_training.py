@@ -183,15 +183,18 @@ def test_killed_and_resumed_equals_uninterrupted(make_run, start, tmp_path,
   whole = make_run(train_dir=str(tmp_path / 'whole'), max_steps=40,
                    summary_steps=5)
   train.train(whole)
-  capsys.readouterr()
 
-  halves = make_run(train_dir=str(tmp_path / 'halves'), max_steps=40,
-                    summary_steps=5, log_frequency=1, checkpoint_steps=20)
-  process = start('train', *flags_of(halves, max_steps=100000))
-  read_lines_until(process, ' step 20, ')
+  # Saves at step 20, and is killed at some step after 30.
+  halves = make_run(train_dir=str(tmp_path / 'halves'), max_steps=20,
+                    summary_steps=5, log_frequency=1)
+  train.train(halves)
+  process = start('train', *flags_of(halves, max_steps=100000,
+                                     checkpoint_steps=100000))
+  read_lines_until(process, ' step 30, ')
   process.kill()
   process.wait()
-  train.train(halves)
+  capsys.readouterr()
+  train.train(dataclasses.replace(halves, max_steps=40))
   assert 'Resuming at step 20 of 40' in capsys.readouterr().out
   assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-40',
                           f'{halves.train_dir}/model.ckpt-40')
