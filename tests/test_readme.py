@@ -12,8 +12,23 @@ from cifar10 import train
 README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
 
 
+BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+
+
+def test_the_example_of_probabilities(make_run, capsys):
+  run = train.train(make_run(max_steps=1))
+  code, = (block for block in BLOCKS if 'softmax(logits)' in block)
+  exec(code.replace('/tmp/cifar10_train', run.train_dir), {})
+  rows = re.findall(r'\[+([^\[\]]+)\]', capsys.readouterr().out)
+  assert len(rows) == 5
+  for row in rows:
+    probabilities = list(map(float, row.split()))
+    assert len(probabilities) == 10
+    assert abs(sum(probabilities) - 1) < 0.01
+
+
 def test_the_example_network_trains(make_run, monkeypatch):
-  code = re.search(r'```python\n(""".*?)```', README, re.DOTALL).group(1)
+  code, = (block for block in BLOCKS if block.startswith('"""'))
   module = types.ModuleType('example')
   exec(code, module.__dict__)
   monkeypatch.setitem(networks.NETWORKS, 'example', module)
@@ -23,7 +38,7 @@ def test_the_example_network_trains(make_run, monkeypatch):
 
 
 def test_the_example_hook_stops(monkeypatch, tmp_path, capsys):
-  code = re.findall(r'```python\n(.*?)```', README, re.DOTALL)[1]
+  code, = (block for block in BLOCKS if 'StopWhenLearned' in block)
   code = code.replace('< 1.5', '< 9').replace("'/tmp/mine'", repr(
       str(tmp_path / 'mine'))).replace("dataset='synthetic'", (
           f"dataset='synthetic', data_dir={str(tmp_path)!r}"))

