@@ -185,24 +185,25 @@ def statistics_variables(normalization, shape, examples=None):
     Dict of float32 variables, for functions of NORMALIZATIONS.
   """
   if normalization == 'mean_image':
-    shapes = {'mean_image': shape}
+    shapes, measure = {'mean_image': shape}, _mean_image
   elif normalization == 'per_channel':
-    shapes = {'mean': shape[-1:], 'stddev': shape[-1:]}
+    shapes, measure = {'mean': shape[-1:], 'stddev': shape[-1:]}, _channels
   else:
     return {}
-  values = _statistics(examples(), shape) if examples else {}
+  values = measure(central_crop(examples(), shape[0])) if examples else {}
   return {name: layers.variable(
       f'statistics/{name}', size,
       tf.constant_initializer(values.get(name, 0.0)), trainable=False)
       for name, size in shapes.items()}
 
 
-def _statistics(examples, shape):
-  images = central_crop(examples, shape[0])
+def _mean_image(images):
+  return {'mean_image': images.mean(0, dtype=np.float64)}
+
+
+def _channels(images):
+  mean = images.mean((0, 1, 2), dtype=np.float64)
   # In parts, as float64 takes eight times the room.
-  parts = np.array_split(images, max(1, len(images) // 1000))
-  mean_image = sum(p.sum(0, dtype=np.float64) for p in parts) / len(images)
-  mean = mean_image.mean((0, 1))
-  variance = sum(((p - mean)**2).sum((0, 1, 2)) for p in parts) / (
-      images.size / shape[-1])
-  return {'mean_image': mean_image, 'mean': mean, 'stddev': variance**0.5}
+  squares = sum(((part - mean)**2).sum((0, 1, 2))
+                for part in np.array_split(images, len(images) // 1000 + 1))
+  return {'mean': mean, 'stddev': (squares / images[..., 0].size)**0.5}

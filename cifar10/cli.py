@@ -3,10 +3,12 @@
 Flags are defined by the functions here when a program starts, never at import.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import signal
 import sys
+import threading
 
 from absl import app
 from absl import flags
@@ -97,7 +99,8 @@ def define_training_flags(datasets, networks):
   flags.DEFINE_bool('log_device_placement', False,
                     'Log which device each operation runs on.')
   flags.DEFINE_bool('eval_at_end', False,
-                    'Print the precision on the test records at the end.')
+                    'Print the precision on the test records, or those held '
+                    'out, at the end.')
 
 
 def run_from_flags(network):
@@ -106,6 +109,26 @@ def run_from_flags(network):
             for field in dataclasses.fields(Run) if field.name in FLAGS}
   return Run(**{**values, 'recipe': recipe.override(network.RECIPE,
                                                     FLAGS.recipe)})
+
+
+@contextlib.contextmanager
+def received_signals():
+  """Yields a list that takes in the first SIGINT and SIGTERM, which would
+  otherwise end the process."""
+  received, before = [], {}
+
+  def receive(number, _):
+    received.append(number)
+    signal.signal(number, before[number])
+
+  if threading.current_thread() is threading.main_thread():
+    for number in signal.SIGINT, signal.SIGTERM:
+      before[number] = signal.signal(number, receive)
+  try:
+    yield received
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def timestamp():

@@ -10,6 +10,7 @@ directory without it, from the 2016 code, holds the tutorial's network.
 
 import dataclasses
 import os
+import sys
 import time
 
 from absl import flags
@@ -44,12 +45,14 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     device: where to compute; None: the GPU, if there is one.
 
   Raises:
+    SystemExit: SIGINT or SIGTERM came; the exit code is 128 + its number.
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
   _check_writable(eval_dir)
   evaluated, next_time, told = None, 0, False
-  with tf.Graph().as_default(), tf.summary.FileWriter(eval_dir) as writer:
-    while True:
+  with cli.received_signals() as signals, tf.Graph().as_default(), \
+      tf.summary.FileWriter(eval_dir) as writer:
+    while not signals:
       checkpoint = evaluation.newest_checkpoint(checkpoint_dir)
       run = run_lib.load(checkpoint_dir) or _run_of_2016()
       is_last = checkpoint and run.max_steps and (
@@ -83,6 +86,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
           print(f'No checkpoint in {checkpoint_dir} yet: waiting', flush=True)
           told = True
         time.sleep(1)
+  sys.exit(128 + signals[0])
 
 
 def _check_writable(eval_dir):

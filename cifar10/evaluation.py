@@ -67,12 +67,16 @@ def records_of(run, data, eval_data):
   if eval_data == 'test':
     return data.test, 0, data.count(data.test)
   end = data.count(data.train)
-  start = end - run.holdout
+  start = run.num_examples or end  # The 2016 code does not tell.
+  if end != start + run.holdout:
+    raise UserError(
+        f'{os.path.dirname(data.train[0])} holds {end:,} training records, but '
+        f'the run was trained on {start:,} and left out {run.holdout:,}')
   if eval_data == 'train_eval':
     return data.train, 0, start
   if not run.holdout:
-    raise UserError(f'--eval_data=holdout: the run in {run.train_dir} was '
-                    'trained on all records, without --holdout')
+    raise UserError('--eval_data=holdout: the run was trained on all records, '
+                    'without --holdout')
   return data.train, start, end
 
 
@@ -112,7 +116,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     sums = {tag: tf.reduce_sum(values)
             for tag, values in model.metrics(logits, labels).items()}
     variables = {v.op.name: v for v in tf.global_variables()}
-    if use_moving_averages:
+    if use_moving_averages and run.recipe.moving_average_decay:
       # The decay matters only to training.
       variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
     saver = tf.train.Saver(variables)
@@ -157,14 +161,16 @@ def _check_variables(checkpoint, variables):
 
 
 def evaluate_newest(run):
-  """Measures and prints what a run has come to, on the test records.
+  """Measures and prints what a run has come to, on the test records, or those
+  held out, if there are any: tuning should not look at the others.
 
   Args:
     run: a prepared `Run`.
   """
   data = dataset.ensure(run.dataset, run.data_dir)
-  result = evaluate(newest_checkpoint(run.train_dir), run, data)
-  print_result(result, run, 'test')
+  eval_data = 'holdout' if run.holdout else 'test'
+  result = evaluate(newest_checkpoint(run.train_dir), run, data, eval_data)
+  print_result(result, run, eval_data)
 
 
 def print_result(result, run, eval_data):

@@ -19,6 +19,8 @@ from cifar10 import records
 from cifar10 import UserError
 
 QUEUE_THREADS = 16
+# Prefix of the name in a recipe of an augmentation that is passed in.
+CUSTOM = 'custom:'
 _PARALLEL_BATCHES = 4
 
 
@@ -56,12 +58,14 @@ def images_of(recipe, record_format, examples=None, augment=None):
   if size > min(f.height, f.width):
     raise UserError(f'crop_size {size} is larger than the images, '
                     f'{f.height}x{f.width}')
-  for kind, there_are in (('augmentation', augmentation.AUGMENTATIONS),
-                          ('normalization', augmentation.NORMALIZATIONS)):
-    if getattr(recipe, kind) not in there_are:
-      raise UserError(f'there is no {kind} {getattr(recipe, kind)}, only '
-                      + ', '.join(there_are))
-  augment = augment or augmentation.AUGMENTATIONS[recipe.augmentation]
+  if augment is None:
+    augment = augmentation.AUGMENTATIONS.get(recipe.augmentation)
+  if augment is None and not recipe.augmentation.startswith(CUSTOM):
+    raise UserError(f'there is no augmentation {recipe.augmentation}, only '
+                    + ', '.join(augmentation.AUGMENTATIONS))
+  if recipe.normalization not in augmentation.NORMALIZATIONS:
+    raise UserError(f'there is no normalization {recipe.normalization}, only '
+                    + ', '.join(augmentation.NORMALIZATIONS))
   normalize = augmentation.NORMALIZATIONS[recipe.normalization]
   statistics = augmentation.statistics_variables(
       recipe.normalization, [size, size, f.depth], examples)

@@ -145,7 +145,7 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
   Returns:
     Tensor of the shape of `inputs`.
   """
-  shape, channels = tf.shape(inputs), inputs.shape[-1]
+  channels = inputs.shape[-1]
   ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
   with tf.variable_scope('batch_norm') as scope:
     scale = variable('scale', [channels], ones)
@@ -153,8 +153,9 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
     moving_mean = variable('moving_mean', [channels], zeros, trainable=False)
     moving_variance = variable('moving_variance', [channels], ones,
                                trainable=False)
-    images = tf.reshape(inputs, [-1, 1, 1, channels]) if (
-        inputs.shape.rank == 2) else inputs
+    images = inputs
+    if inputs.shape.rank == 2:
+      images = tf.reshape(inputs, [-1, 1, 1, channels])
     if tower is None:
       outputs, _, _ = tf.nn.fused_batch_norm(
           images, scale, offset, moving_mean, moving_variance, epsilon,
@@ -167,7 +168,9 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
                                (moving_variance, variance)):
           tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, average.assign_sub(
               (1 - momentum) * (average - value)))
-  return tf.reshape(outputs, shape)
+  if inputs.shape.rank == 2:
+    return tf.reshape(outputs, [-1, channels])
+  return outputs
 
 
 def dropout(inputs, rate, tower):
@@ -175,7 +178,7 @@ def dropout(inputs, rate, tower):
 
   Which ones, depends on the graph's seed, the scope's name and the step, and
   is drawn for the images of all towers: whatever their number, and however
-  often a run was resumed, it is the same.
+  often a run was resumed, it is the same. A scope can have one dropout only.
 
   Args:
     inputs: [n, ...].
@@ -189,6 +192,9 @@ def dropout(inputs, rate, tower):
     return inputs
   shape = tf.shape(inputs)
   scope = tf.get_variable_scope().name
+  if (scope, tower.index) in tf.get_collection('dropout'):
+    raise ValueError(f'two dropouts in scope {scope!r} would drop the same')
+  tf.add_to_collection('dropout', (scope, tower.index))
   seed = tf.stack([tf.constant(tf.get_default_graph().seed or 0, tf.int64)
                    + zlib.crc32(scope.encode()), tower.step])
   draws = tf.random.stateless_uniform(

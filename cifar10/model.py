@@ -173,10 +173,12 @@ def train(losses, gradients, recipe, batch_size, num_examples):
   # After the update: otherwise the averages take in the weights of the step
   # before, or of this one, as it happens.
   with tf.name_scope('averages'), tf.control_dependencies([apply_gradients]):
-    averages = tf.train.ExponentialMovingAverage(
-        recipe.moving_average_decay, global_step)
-    train_op = tf.group(averages.apply(variables),
-                        *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+    updates = [apply_gradients, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+    if recipe.moving_average_decay:
+      averages = tf.train.ExponentialMovingAverage(
+          recipe.moving_average_decay, global_step)
+      updates.append(averages.apply(variables))
+    train_op = tf.group(*updates)
 
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
     layers.scalar_summary('learning_rate', learning_rate)

@@ -5,7 +5,8 @@ r"""Trains a network on several devices, synchronously.
 Each step's images are split over the towers, one a device. A tower computes
 the gradients of its part; they meet on the CPU, where the variables live, and
 are averaged, and one update is made of them: the same that one device makes of
-all the images (tutorial: "Training a Model Using Multiple GPU Cards").
+all the images (tutorial: "Training a Model Using Multiple GPU Cards"), unless
+the network normalizes batches, which each tower does with its own.
 """
 
 import dataclasses
@@ -83,7 +84,7 @@ def train(run, devices, fresh=False, hooks=(), augment=None, config=None):
     The `Run`, with what was None filled in.
   """
   run = dataclasses.replace(run, num_towers=len(devices))
-  run, data = training.prepare(run, fresh)
+  run, data = training.prepare(run, fresh, augment)
   print('Towers: ' + ', '.join(
       f'tower_{i} on {device}' for i, device in enumerate(devices)), flush=True)
   with tf.Graph().as_default():

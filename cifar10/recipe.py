@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 
 from cifar10 import UserError
 
@@ -30,15 +31,15 @@ class Recipe:
       'exponential': decay_factor, each time epochs_per_decay have passed;
       'piecewise': the factor of the last of the `knots` passed, 1 before;
       'linear': a straight line from each of the `knots` to the next;
-      'cosine': half a wave, from 1 to 0 at the end.
+      'cosine': half a wave, from 1 to 0 after `epochs`.
     decay_factor, epochs_per_decay: of exponential.
     knots: tuple of (epoch, factor) pairs, in the order of their epochs.
     warmup_epochs: it also rises from 0 during so many epochs.
     weight_decay: factor of the L2 loss, sum(w**2) / 2, of the variables...
     decayed_variables: ...whose names this regular expression matches whole.
     moving_average_decay: of the averages of the variables that evaluation
-      uses; early on it is min(this, (1 + step) / (10 + step)). With 0, they
-      are the variables themselves.
+      uses; early on it is min(this, (1 + step) / (10 + step)). With 0, there
+      are none.
   """
   epochs: float
   batch_size: int
@@ -64,6 +65,23 @@ class Recipe:
   def __post_init__(self):
     # As JSON has lists.
     object.__setattr__(self, 'knots', tuple(map(tuple, self.knots)))
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.type in (int, float) and not (
+          value >= 0 and math.isfinite(value)):
+        raise UserError(f'recipe: {field.name}={value}: expected 0 or more')
+    for name in 'epochs', 'batch_size', 'crop_size', 'epochs_per_decay':
+      if not getattr(self, name):
+        raise UserError(f'recipe: {name}=0: expected more')
+    starts = [epoch for epoch, _ in self.knots]
+    if starts != sorted(set(starts)):
+      raise UserError(f'recipe: knots={_format(self.knots)}: expected epochs '
+                      'in rising order')
+    try:
+      re.compile(self.decayed_variables)
+    except re.error as e:
+      raise UserError(f'recipe: decayed_variables={self.decayed_variables}: '
+                      f'{e}') from e
 
   def num_steps(self, num_examples, global_batch):
     """Returns the steps that `epochs` take, the last batch counted whole."""
@@ -117,5 +135,5 @@ def _parse(kind, value):
 
 def _format(value):
   if isinstance(value, tuple):
-    return '/'.join(f'{epoch:g}:{factor:g}' for epoch, factor in value)
+    return '/'.join(f'{epoch}:{factor}' for epoch, factor in value)
   return str(value)

@@ -72,8 +72,9 @@ class Run:
   def identity(self):
     """Returns what must stay the same for a run to be the same, by name.
 
-    Not the number of towers, as they share out one global batch, and not the
-    length of the run, unless its schedule depends on it.
+    Not the number of towers, as they share out one global batch (where it
+    matters all the same, `training.loop()` sees to it), and not the length of
+    the run, unless its schedule depends on it.
     """
     recipe = dataclasses.asdict(self.recipe)
     del recipe['batch_size']

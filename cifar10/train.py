@@ -36,7 +36,8 @@ def train(run, fresh=False, hooks=(), augment=None):
   Returns:
     The `Run`, with what was None filled in.
   """
-  run, data = training.prepare(dataclasses.replace(run, num_towers=1), fresh)
+  run = dataclasses.replace(run, num_towers=1)
+  run, data = training.prepare(run, fresh, augment)
   network = networks.find(run.network)
   with tf.Graph().as_default():
     tf.set_random_seed(run.seed)

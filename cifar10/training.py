@@ -7,13 +7,11 @@
       training.loop(model.train(...), run)
 """
 
-import contextlib
 import dataclasses
 import datetime
 import os
 import signal
 import sys
-import threading
 import time
 
 import numpy as np
@@ -27,15 +25,16 @@ from cifar10 import run as run_lib
 from cifar10 import UserError
 
 
-def prepare(run, fresh=False):
+def prepare(run, fresh=False, augment=None):
   """Gets everything ready that a run needs outside the graph.
 
-  Makes sure that the data is there, that run.train_dir holds this run or
-  nothing, and writes run.json.
+  Makes sure that the data is there, and that run.train_dir holds this run or
+  nothing.
 
   Args:
     run: the `Run`.
     fresh: whether to move an existing run.train_dir aside and start over.
+    augment: a function in place of the recipe's augmentation, if any.
 
   Returns:
     run: with what was None filled in.
@@ -47,9 +46,12 @@ def prepare(run, fresh=False):
   recipe = run.recipe or networks.find(run.network).RECIPE
   if run.batch_size:
     recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
+  if augment:
+    recipe = dataclasses.replace(
+        recipe, augmentation=inputs.CUSTOM + augment.__name__)
   data = dataset.ensure(run.dataset, run.data_dir, run.data_url)
   num_examples = data.count(data.train) - run.holdout
-  if num_examples <= 0:
+  if run.holdout < 0 or num_examples <= 0:
     raise UserError(f'--holdout={run.holdout} leaves nothing to train on')
   if run.holdout and run.input == 'queue':
     raise UserError('--holdout: --input=queue reads whole files')
@@ -65,7 +67,6 @@ def prepare(run, fresh=False):
       _move_aside(run.train_dir)
     os.makedirs(run.train_dir, exist_ok=True)
     _check_same_run(run)
-    run_lib.save(run)
   except OSError as e:
     raise UserError(f'--train_dir={run.train_dir}: cannot be written: '
                     f'{e.strerror}') from e
@@ -99,6 +100,21 @@ def _check_same_run(run):
   if different:
     raise UserError(f'{run.train_dir} holds a run with '
                     + ', '.join(different) + f': {ways_out}')
+
+
+def _describe(run):
+  """Writes run.json, now that the graph shows that the run can be."""
+  old = run_lib.load(run.train_dir)
+  if old and old.num_towers != run.num_towers and tf.get_collection(
+      tf.GraphKeys.UPDATE_OPS):
+    raise UserError(
+        f'{run.train_dir} holds a run of {old.num_towers} towers, not '
+        f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
+  try:
+    run_lib.save(run)
+  except OSError as e:
+    raise UserError(f'{run_lib.path(run.train_dir)}: cannot be written: '
+                    f'{e.strerror}') from e
 
 
 def batch(run, data, augment=None):
@@ -153,6 +169,7 @@ def loop(step, run, hooks=(), config=None):
       exit code is 128 + the signal's number.
   """
   started = time.time()
+  _describe(run)
   global_step = tf.train.get_or_create_global_step()
   summaries = tf.summary.merge_all()
   with tf.name_scope('finite'):
@@ -165,7 +182,7 @@ def loop(step, run, hooks=(), config=None):
       tf.train.Scaffold(saver=saver), checkpoint_dir=run.train_dir,
       config=config or session_config(run.log_device_placement))
 
-  with _received_signals() as signals, \
+  with cli.received_signals() as signals, \
       tf.train.MonitoredSession(creator, hooks) as session, \
       tf.summary.FileWriter(run.train_dir, tf.get_default_graph()) as writer:
 
@@ -215,26 +232,6 @@ def loop(step, run, hooks=(), config=None):
     sys.exit(128 + signals[0])
   print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
         f'tensorboard --logdir={run.train_dir}', flush=True)
-
-
-@contextlib.contextmanager
-def _received_signals():
-  """Yields a list that takes in the first SIGINT and SIGTERM, which would
-  otherwise end the process."""
-  received, before = [], {}
-
-  def receive(number, _):
-    received.append(number)
-    signal.signal(number, before[number])
-
-  if threading.current_thread() is threading.main_thread():
-    for number in signal.SIGINT, signal.SIGTERM:
-      before[number] = signal.signal(number, receive)
-  try:
-    yield received
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
 
 
 class _Reporter:

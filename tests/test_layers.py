@@ -83,6 +83,15 @@ def test_dropout_keeps_the_mean_and_depends_on_seed_scope_and_step_alone():
                              for i in range(2)]))
 
 
+def test_a_scope_has_one_dropout():
+  with tf.Graph().as_default():
+    for index in range(2):  # Towers use the same scope.
+      with tf.variable_scope('a'):
+        layers.dropout(tf.ones([2]), 0.5, tower(index=index, count=2))
+    with tf.variable_scope('a'), pytest.raises(ValueError, match="scope 'a'"):
+      layers.dropout(tf.ones([2]), 0.5, tower())
+
+
 def test_dropout_leaves_evaluation_alone():
   x = tf.constant([1.0])
   assert layers.dropout(x, 0.9, None) is x

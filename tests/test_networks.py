@@ -1,5 +1,8 @@
 """Every network, in every program: towers, resume, evaluation."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -11,6 +14,7 @@ from cifar10 import layers
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
+from cifar10 import optimizers
 from cifar10 import records
 from cifar10 import train
 from cifar10 import training
@@ -172,10 +176,103 @@ def test_holdout_errors(make_run):
                           ({'holdout': 1, 'input': 'queue'}, 'whole files')):
     with pytest.raises(UserError, match=message):
       train.train(make_run(**change))
+  with pytest.raises(UserError, match='leaves nothing'):
+    train.train(make_run(holdout=-1))
   run = train.train(make_run(network='softmax', max_steps=1))
   data = dataset.ensure('cifar10', run.data_dir)
   with pytest.raises(UserError, match='without --holdout'):
     evaluation.records_of(run, data, 'holdout')
+  run = dataclasses.replace(run, holdout=20)
+  with pytest.raises(UserError, match='holds 300 training records, but the run '
+                     'was trained on 300 and left out 20'):
+    evaluation.records_of(run, data, 'holdout')
+
+
+def test_a_mistake_in_a_recipe_can_be_mended(make_run):
+  recipe = networks.find('softmax').RECIPE
+  for wrong in {'optimizer': 'adamw'}, {'schedule': 'x'}, {'crop_size': 99}:
+    with pytest.raises(UserError):
+      train.train(make_run(network='softmax',
+                           recipe=dataclasses.replace(recipe, **wrong)))
+  train.train(make_run(network='softmax', max_steps=1))
+
+
+def test_what_is_decayed():
+  """The kernels and matrices of each recipe, and no scale or offset."""
+  for name, network in networks.NETWORKS.items():
+    with tf.Graph().as_default():
+      side = network.RECIPE.crop_size
+      network.inference(tf.zeros([1, side, side, 3]), 10)
+      names = {v.op.name for v in tf.trainable_variables()}
+    found = {v for v in names
+             if re.fullmatch(network.RECIPE.decayed_variables, v)}
+    if name in ('convnet', 'local'):
+      assert found == {'local3/weights', 'local4/weights'}
+    elif name == 'resnet32':
+      assert found == {v for v in names if 'batch_norm' not in v}
+      assert len(found) == 1 + 30 + 2 + 2
+    elif name == 'two_layer_fc':
+      assert found == {'hidden/weights', 'softmax_linear/weights'}
+    else:
+      assert network.RECIPE.weight_decay == 0
+
+
+@pytest.mark.parametrize('batch, epoch, rate', [
+    (1024, 0, 0.5), (1024, 49.9, 0.5), (1024, 50, 0.05), (1024, 75, 0.005),
+    (1024, 90, 0.0005), (256, 0, 0.125)])
+def test_the_learning_rate_of_resnet32(batch, epoch, rate):
+  with tf.Graph().as_default(), tf.Session() as session:
+    found = session.run(optimizers.learning_rate(
+        networks.find('resnet32').RECIPE, tf.constant(int(epoch * 10**6)),
+        batch, 10**6))
+  assert found == pytest.approx(rate)
+
+
+def test_batch_norm_through_training_and_evaluation(make_run):
+  """The moving statistics after a step, and what evaluation makes of them."""
+  class Images(tf.train.SessionRunHook):
+
+    def before_run(self, run_context):
+      return tf.train.SessionRunArgs('input/IteratorGetNext:0')
+
+    def after_run(self, run_context, run_values):
+      self.images = run_values.results
+
+  hook = Images()
+  run = train.train(make_run(network='improved_cnn', max_steps=1), hooks=[hook])
+  checkpoint = f'{run.train_dir}/model.ckpt-1'
+  values = read_checkpoint(checkpoint)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(run.seed)
+    with tf.variable_scope('conv1a'):
+      x = tf.nn.relu(layers.conv2d(tf.constant(hook.images), 3, 32,
+                                   layers.glorot_uniform(), bias=0.0))
+    session.run(tf.global_variables_initializer())
+    activations = np.float64(session.run(x))
+  np.testing.assert_allclose(values['conv1a/batch_norm/moving_mean'],
+                             0.01 * activations.mean((0, 1, 2)), rtol=1e-3)
+  np.testing.assert_allclose(values['conv1a/batch_norm/moving_variance'],
+                             0.99 + 0.01 * activations.var((0, 1, 2)),
+                             rtol=1e-3)
+
+  data = dataset.ensure('cifar10', run.data_dir)
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.constant(np.float32(data.read_images(data.test)) / 255)
+    logits = networks.find('improved_cnn').inference(images, 10)
+    for v in tf.global_variables():
+      v.load(values[v.op.name], session)
+    logits = session.run(logits)
+  labels = records.read(data.test[0])[:, 0]
+  assert evaluation.evaluate(checkpoint, run, data).metrics[
+      'Precision @ 1'] == pytest.approx((logits.argmax(1) == labels).mean())
+
+
+def test_towers_that_normalize_batches_stay_as_many(make_run):
+  train.train(make_run(network='improved_cnn', batch_size=4, max_steps=1))
+  with pytest.raises(UserError, match='holds a run of 1 towers, not 2: improved'
+                     '_cnn normalizes'):
+    multi_gpu_train.train(make_run(network='improved_cnn', batch_size=2,
+                                   max_steps=2), ['/cpu:0'] * 2)
 
 
 def test_an_augmentation_of_ones_own(make_run, tmp_path):
@@ -183,7 +280,11 @@ def test_an_augmentation_of_ones_own(make_run, tmp_path):
     return 0 * augmentation.central_crop(images, size, seed)
 
   run = make_run(network='baseline_cnn', max_steps=2)
-  train.train(run, augment=black)
+  trained = train.train(run, augment=black)
+  assert trained.recipe.augmentation == 'custom:black'
+  with pytest.raises(UserError, match='augmentation custom:black, not none'):
+    train.train(run)
+  evaluation.evaluate_newest(trained)
   values = read_checkpoint(f'{run.train_dir}/model.ckpt-2')
   # No light, no gradient: the first kernel is as it was made.
   with tf.Graph().as_default(), tf.Session() as session:
@@ -202,7 +303,8 @@ def test_an_unknown_name():
 def test_list(run_program):
   code, out, _ = run_program('train', '--list_networks')
   assert code == 0
-  assert ('convnet: 1,068,298 parameters, 18.47M multiply-adds an image\n'
+  assert ('convnet: 1,068,298 parameters, 18.47M multiply-adds an image '
+          '(convolutions, matrix products)\n'
           '  epochs=256,batch_size=128,learning_rate=0.1,') in out
   assert all(f'\n{name}: ' in '\n' + out for name in networks.NETWORKS)
 

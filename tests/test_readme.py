@@ -20,6 +20,7 @@ def test_the_example_of_probabilities(make_run, capsys):
   code, = (block for block in BLOCKS if 'softmax(logits)' in block)
   exec(code.replace('/tmp/cifar10_train', run.train_dir), {})
   rows = re.findall(r'\[+([^\[\]]+)\]', capsys.readouterr().out)
+  assert len(rows) >= 5
   for row in rows[-5:]:
     probabilities = list(map(float, row.split()))
     assert len(probabilities) == 10

@@ -28,7 +28,13 @@ def test_override():
     ('epochs=', "epochs='': expected float"),
     ('epochs', "epochs='': expected float"),
     ('knots=5', "knots='5': expected epoch:factor"),
-    ('knots=5:x', "knots='5:x': expected epoch:factor")])
+    ('knots=5:x', "knots='5:x': expected epoch:factor"),
+    ('batch_size=0', 'batch_size=0: expected more'),
+    ('batch_size=-3', 'batch_size=-3: expected 0 or more'),
+    ('epochs=nan', 'epochs=nan: expected 0 or more'),
+    ('learning_rate=inf', 'learning_rate=inf: expected 0 or more'),
+    ('knots=5:1/5:2', r'knots=5.0:1.0/5.0:2.0: expected epochs in rising'),
+    ('decayed_variables=(', r'decayed_variables=\(: ')])
 def test_override_refuses(text, message):
   with pytest.raises(UserError, match=message):
     recipe_lib.override(RECIPE, text)
@@ -36,7 +42,7 @@ def test_override_refuses(text, message):
 
 @pytest.mark.parametrize('recipe', [n.RECIPE for n in NETWORKS.values()])
 def test_a_recipe_survives_text_and_json(recipe):
-  start = Recipe(epochs=0, batch_size=0, learning_rate=0)
+  start = Recipe(epochs=1, batch_size=1, learning_rate=0)
   assert recipe_lib.override(start, recipe.changed()) == recipe
   assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
 

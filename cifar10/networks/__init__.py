@@ -50,7 +50,7 @@ def table():
   for name, network in NETWORKS.items():
     parameters, products = size(network)
     lines.append(f'{name}: {parameters:,} parameters, {products / 1e6:.2f}M '
-                 f'multiply-adds an image\n'
+                 f'multiply-adds an image (convolutions, matrix products)\n'
                  f'  {network.RECIPE.changed()}\n'
                  f'  published: {network.PUBLISHED}; measured: '
                  f'{network.MEASURED}')

@@ -13,6 +13,7 @@ RECIPE = Recipe(
     epochs=100, batch_size=256, learning_rate=0.5, learning_rate_batch=1024,
     optimizer='momentum', momentum=0.9, schedule='piecewise',
     knots=((50, 0.1), (75, 0.01), (90, 0.001)), weight_decay=2e-4,
+    decayed_variables='.*/(weights|biases)',
     augmentation='pad_crop_and_color')
 PUBLISHED = '92% in 100 epochs'
 MEASURED = '-'
@@ -29,7 +30,7 @@ def inference(images, num_classes, tower=None):
         x = _block(x, channels, strides, tower)
         layers.activation_summary(x)
   with tf.variable_scope('softmax_linear'):
-    x = tf.nn.relu(layers.batch_norm(x, tower))
+    x = _batch_norm_relu(x, tower)
     x = tf.reduce_mean(x, [1, 2])
     return layers.dense(x, num_classes, layers.he_normal())
 
@@ -37,14 +38,18 @@ def inference(images, num_classes, tower=None):
 def _block(x, channels, strides, tower):
   """Two convolutions, each after normalization and ReLU, and a shortcut."""
   with tf.variable_scope('conv1'):
-    active = tf.nn.relu(layers.batch_norm(x, tower))
+    active = _batch_norm_relu(x, tower)
     residual = layers.conv2d(active, 3, channels, layers.he_normal(),
                              strides=strides)
   with tf.variable_scope('conv2'):
-    residual = tf.nn.relu(layers.batch_norm(residual, tower))
+    residual = _batch_norm_relu(residual, tower)
     residual = layers.conv2d(residual, 3, channels, layers.he_normal())
   if strides > 1:
     with tf.variable_scope('shortcut'):
       x = layers.conv2d(active, 1, channels, layers.he_normal(),
                         strides=strides)
   return x + residual
+
+
+def _batch_norm_relu(x, tower):
+  return tf.nn.relu(layers.batch_norm(x, tower, momentum=0.997, epsilon=1e-5))
