@@ -26,8 +26,6 @@ RECIPE = Recipe(
     weight_decay=0.004,
     decayed_variables='local[34]/weights',
     moving_average_decay=0.9999)
-
-
 PUBLISHED = 'about 86%'
 MEASURED = '77.3% after 7,000 steps'
 

@@ -18,6 +18,7 @@ from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import UserError
 from tests.conftest import summaries_of
+from tests.test_model import SHAPES
 
 
 def expected_metrics(checkpoint, path, averages=True):
@@ -95,15 +96,9 @@ def test_events(trained, tmp_path, capsys):
 def write_2016_checkpoint(directory, version, step_type):
   """Writes what a Saver of all variables of the 2016 graph writes."""
   rng = np.random.default_rng(0)
-  shapes = {
-      'conv1/weights': [5, 5, 3, 64], 'conv1/biases': [64],
-      'conv2/weights': [5, 5, 64, 64], 'conv2/biases': [64],
-      'local3/weights': [2304, 384], 'local3/biases': [384],
-      'local4/weights': [384, 192], 'local4/biases': [192],
-      'softmax_linear/weights': [192, 10], 'softmax_linear/biases': [10]}
   with tf.Graph().as_default(), tf.Session() as session:
     values = {'global_step': np.array(77, step_type)}
-    for name, shape in shapes.items():
+    for name, shape in SHAPES.items():
       values[name] = np.float32(rng.normal(size=shape) * 0.05)
       values[f'{name}/ExponentialMovingAverage'] = np.float32(
           rng.normal(size=shape) * 0.05)
