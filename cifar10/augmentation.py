@@ -90,8 +90,8 @@ def random_contrast(images, lower, upper, seed):
   """Multiplies each float image's distance from the means of its channels by a
   number from [lower, upper)."""
   means = tf.reduce_mean(images, [1, 2], keepdims=True)
-  return (images - means) * _uniform_per_image(
-      images, lower, upper, seed) + means
+  factors = _uniform_per_image(images, lower, upper, seed)
+  return images * factors + means * (1 - factors)
 
 
 def random_affine(images, max_degrees, max_shift, max_zoom, seed):
@@ -144,7 +144,8 @@ def standardize(images, statistics=None):
   images = tf.cast(images, tf.float32)
   num_values = images.shape[1] * images.shape[2] * images.shape[3]
   means, variances = tf.nn.moments(images, [1, 2, 3], keepdims=True)
-  return (images - means) / tf.maximum(tf.sqrt(variances), num_values**-0.5)
+  factors = 1 / tf.maximum(tf.sqrt(variances), num_values**-0.5)
+  return images * factors - means * factors
 
 
 def to_unit(images, statistics=None):

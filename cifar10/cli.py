@@ -15,6 +15,7 @@ from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import recipe
+from cifar10 import run as run_lib
 from cifar10 import UserError
 from cifar10.run import Run
 
@@ -70,6 +71,8 @@ def define_training_flags(datasets, networks):
                       'learning_rate=0.05,epochs=10.')
   flags.DEFINE_integer('batch_size', None, 'Images per tower and step; '
                        "default: the recipe's.", lower_bound=1)
+  flags.DEFINE_enum('dtype', Run.dtype, run_lib.DTYPES, 'What the network '
+                    'computes in; variables are float32, whichever.')
   flags.DEFINE_integer('max_steps', None, 'Step to stop at, counted from the '
                        "first start; default: the recipe's epochs.",
                        lower_bound=1)

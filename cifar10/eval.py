@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 
 def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
              num_examples=None, interval_secs=300, run_once=False,
-             use_moving_averages=True, device=None):
+             use_moving_averages=True, device=None, dtype=None):
   """Evaluates the newest checkpoint, each once, until that of the last step.
 
   Args:
@@ -43,6 +43,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     run_once: whether to evaluate one checkpoint only.
     use_moving_averages: whether to use the averages of the variables.
     device: where to compute; None: the GPU, if there is one.
+    dtype: what to compute in; None: what the run was trained in.
 
   Raises:
     SystemExit: SIGINT or SIGTERM came; the exit code is 128 + its number.
@@ -67,7 +68,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
         try:
           result = evaluation.evaluate(checkpoint, run, data, eval_data,
                                        num_examples, use_moving_averages,
-                                       device)
+                                       device, dtype)
         except evaluation.CheckpointGone:
           next_time = 0
           continue
@@ -103,7 +104,8 @@ def _run_of_2016():
 def main():
   evaluate(FLAGS.checkpoint_dir, FLAGS.eval_dir, FLAGS.data_dir,
            FLAGS.eval_data, FLAGS.num_examples, FLAGS.eval_interval_secs,
-           FLAGS.run_once, FLAGS.use_moving_averages, FLAGS.device)
+           FLAGS.run_once, FLAGS.use_moving_averages, FLAGS.device,
+           FLAGS.dtype)
 
 
 if __name__ == '__main__':
@@ -126,4 +128,6 @@ if __name__ == '__main__':
                     'Evaluate the moving averages of the variables.')
   flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '
                       'default: the GPU, if there is one.')
+  flags.DEFINE_enum('dtype', None, run_lib.DTYPES, 'What to compute in; default:'
+                    ' what the run was trained in.')
   cli.run(main)

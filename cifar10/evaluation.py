@@ -81,7 +81,7 @@ def records_of(run, data, eval_data):
 
 
 def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
-             use_moving_averages=True, device=None):
+             use_moving_averages=True, device=None, dtype=None):
   """Measures a checkpoint on each of some records once.
 
   Args:
@@ -92,6 +92,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     num_examples: measure only so many, the first.
     use_moving_averages: whether to use the averages of the variables.
     device: where to compute; None: the GPU, if there is one.
+    dtype: what to compute in; None: what the run was trained in.
 
   Returns:
     The `Result`.
@@ -109,7 +110,8 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   count = min(num_examples or end - start, end - start)
   network = networks.find(run.network)
   with tf.Graph().as_default(), tf.device(device):
-    preprocess = inputs.images_of(run.recipe, data.format).preprocess
+    preprocess = inputs.images_of(run.recipe, data.format,
+                                  dtype=dtype or run.dtype).preprocess
     images, labels = inputs.inputs(files, data.format, preprocess, _BATCH_SIZE,
                                    start, start + count)
     logits = network.inference(images, data.format.num_classes)

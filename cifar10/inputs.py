@@ -29,15 +29,16 @@ class Images(NamedTuple):
 
   Attributes:
     distort: uint8 [n, height, width, depth] and int64 [2] seed to what a
-      network is trained on, float32 [n, crop_size, crop_size, depth].
+      network is trained on, [n, crop_size, crop_size, depth].
     preprocess: uint8 [n, height, width, depth] to what it is given outside
-      training, float32 [n, crop_size, crop_size, depth].
+      training, [n, crop_size, crop_size, depth].
   """
   distort: Callable
   preprocess: Callable
 
 
-def images_of(recipe, record_format, examples=None, augment=None):
+def images_of(recipe, record_format, examples=None, augment=None,
+              dtype='float32'):
   """Returns what a recipe does to images.
 
   Args:
@@ -47,6 +48,7 @@ def images_of(recipe, record_format, examples=None, augment=None):
       [n, height, width, depth] array; None where these will be restored.
     augment: a function to use in place of the recipe's augmentation, as those
       of augmentation.AUGMENTATIONS are.
+    dtype: type of the resulting images, which networks compute in.
 
   Returns:
     `Images`.
@@ -71,10 +73,11 @@ def images_of(recipe, record_format, examples=None, augment=None):
       recipe.normalization, [size, size, f.depth], examples)
 
   def distort(images, seed):
-    return normalize(augment(images, size, seed), statistics)
+    return tf.cast(normalize(augment(images, size, seed), statistics), dtype)
 
   def preprocess(images):
-    return normalize(augmentation.central_crop(images, size), statistics)
+    return tf.cast(normalize(augmentation.central_crop(images, size),
+                             statistics), dtype)
 
   return Images(distort, preprocess)
 

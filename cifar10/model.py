@@ -29,17 +29,20 @@ RECIPE = Recipe(
 PUBLISHED = 'about 86%'
 MEASURED = '77.3% after 7,000 steps'
 
+_FLOAT16_LOSS_SCALE = 1024.0
+
 
 def inference(images, num_classes, tower=None):
   """The tutorial's network: two convolutions, two dense layers, and logits.
 
   Args:
-    images: float32 [n, height, width, depth]; the tutorial's are 24x24x3.
+    images: [n, height, width, depth] of the type to compute in; the tutorial's
+      are 24x24x3.
     num_classes: how many classes to tell apart.
     tower: the `layers.Tower` in training, which makes no difference here.
 
   Returns:
-    float32 [n, num_classes] logits. Softmax is left to the loss.
+    [n, num_classes] logits of that type. Softmax is left to the loss.
   """
   del tower
   features = convolutions(images)
@@ -61,12 +64,14 @@ def inference(images, num_classes, tower=None):
 
 
 def convolutions(images):
-  """The convolutional part: float32 [n, 24, 24, 3] to [n, 6, 6, 64]."""
+  """The convolutional part: [n, 24, 24, 3] to [n, 6, 6, 64]."""
+  # Biases and ReLU change no order, so the largest values can be picked before:
+  # a quarter is left for them to work on.
   with tf.variable_scope('conv1'):
-    conv1 = tf.nn.relu(layers.conv2d(
-        images, 5, 64, layers.truncated_normal(0.05), bias=0.0))
-    layers.activation_summary(conv1)
-  pool1 = _max_pool(conv1, 'pool1')
+    pool1 = _max_pool(layers.conv2d(
+        images, 5, 64, layers.truncated_normal(0.05)), 'pool1')
+    pool1 = tf.nn.relu(layers.add_biases(pool1, 0.0))
+    layers.activation_summary(pool1)
   norm1 = _local_response_normalization(pool1, 'norm1')
 
   with tf.variable_scope('conv2'):
@@ -82,15 +87,16 @@ def _max_pool(inputs, name):
 
 
 def _local_response_normalization(inputs, name):
-  return tf.nn.lrn(inputs, depth_radius=4, bias=1.0, alpha=0.001 / 9.0,
-                   beta=0.75, name=name)
+  with tf.name_scope(name):
+    return layers.local_response_normalization(inputs, radius=4, bias=1.0,
+                                               alpha=0.001 / 9.0)
 
 
 def metrics(logits, labels):
   """What is measured of each image, in training and in evaluation.
 
   Args:
-    logits: float32 [n, classes].
+    logits: [n, classes].
     labels: int32 [n].
 
   Returns:
@@ -99,6 +105,7 @@ def metrics(logits, labels):
     equal ones decides: tf.nn.in_top_k calls each of them right, so a network
     that tells nothing apart would score 100%.)
   """
+  logits = tf.cast(logits, tf.float32)
   cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=labels, logits=logits)
   correct = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
@@ -116,6 +123,24 @@ def loss(logits, labels):
           for tag, values in metrics(logits, labels).items()}
 
 
+def gradients(losses, dtype):
+  """Returns the gradients of the cross-entropy, float32.
+
+  Args:
+    losses: what `loss()` returns.
+    dtype: what the network computes in. Of the small gradients of its
+      activations float16 would make zeros, so they are scaled up on their way.
+
+  Returns:
+    List of tensors, one for each of tf.trainable_variables().
+  """
+  loss, variables = losses['cross_entropy'], tf.trainable_variables()
+  if dtype != 'float16':
+    return tf.gradients(loss, variables)
+  return [g / _FLOAT16_LOSS_SCALE
+          for g in tf.gradients(loss * _FLOAT16_LOSS_SCALE, variables)]
+
+
 class Step(NamedTuple):
   """One training step, to be run by `training.loop()`.
 
@@ -128,7 +153,8 @@ class Step(NamedTuple):
   gradient_norms: dict  # float32 scalars by variable name.
 
 
-def train(losses, gradients, recipe, batch_size, num_examples):
+def train(losses, gradients, recipe, batch_size, num_examples,
+          dtype='float32'):
   """Adds the update: the recipe's optimizer, then the moving averages.
 
   Args:
@@ -138,6 +164,8 @@ def train(losses, gradients, recipe, batch_size, num_examples):
     recipe: the `Recipe`.
     batch_size: images in a step, over all towers.
     num_examples: images in an epoch.
+    dtype: what the gradients were computed in. When float16 overflowed and
+      they are not finite, the step counts, but changes no weight.
 
   Returns:
     The `Step`.
@@ -165,13 +193,22 @@ def train(losses, gradients, recipe, batch_size, num_examples):
   with tf.name_scope('update'), tf.control_dependencies(
       list(averaged.values())):
     optimizer = optimizers.optimizer(recipe, learning_rate)
-    apply_gradients = optimizer.apply_gradients(
-        zip(gradients, variables), global_step)
+
+    def update():
+      return optimizer.apply_gradients(zip(gradients, variables))
+
+    if dtype == 'float16':
+      finite = tf.reduce_all(tf.is_finite(list(norms.values())))
+      apply_gradients = tf.cond(finite, update, tf.no_op)
+    else:
+      apply_gradients = update()
+    with tf.control_dependencies([apply_gradients]):
+      count_step = global_step.assign_add(1)
 
   # After the update: otherwise the averages take in the weights of the step
   # before, or of this one, as it happens.
-  with tf.name_scope('averages'), tf.control_dependencies([apply_gradients]):
-    updates = [apply_gradients, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+  with tf.name_scope('averages'), tf.control_dependencies([count_step]):
+    updates = [count_step, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
     if recipe.moving_average_decay:
       averages = tf.train.ExponentialMovingAverage(
           recipe.moving_average_decay, global_step)
@@ -201,13 +238,14 @@ def _average_losses(losses, step):
   Returns:
     The averages of all that is a loss, by tag, computed when all losses are.
   """
-  # They start at 0, which is divided out: its weight is 0.9**steps.
+  # They start at 0, which is divided out: its weight is 0.9**steps. What is not
+  # finite (an overflow of float16) is left out.
   weight = 1 - 0.9 ** (tf.cast(step, tf.float32) + 1)
   averages = {}
   with tf.device('/cpu:0'), tf.control_dependencies(list(losses.values())):
     for tag in 'cross_entropy', 'total_loss':
       average = tf.get_variable(f'{tag}/avg', [], tf.float32,
                                 tf.zeros_initializer(), trainable=False)
-      averages[tag] = average.assign(
-          0.9 * average + 0.1 * losses[tag]) / weight
+      value = tf.where(tf.is_finite(losses[tag]), losses[tag], average)
+      averages[tag] = average.assign(0.9 * average + 0.1 * value) / weight
   return averages

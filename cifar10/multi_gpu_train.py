@@ -25,24 +25,25 @@ from cifar10 import training
 FLAGS = flags.FLAGS
 
 
-def tower_loss(network, images, labels, num_classes, tower):
+def tower_loss(network, images, labels, num_classes, tower, dtype='float32'):
   """Computes the losses of one tower, and their gradients.
 
   Args:
     network: a module of `networks`.
-    images: float32 [n, height, width, depth], the tower's part of the batch.
+    images: [n, height, width, depth] of type `dtype`, the tower's part of the
+      batch.
     labels: int32 [n].
     num_classes: how many classes to tell apart.
     tower: the `layers.Tower`.
+    dtype: what the network computes in.
 
   Returns:
     losses: what `model.loss()` returns.
-    gradients: of the cross-entropy, one for each of tf.trainable_variables().
+    gradients: what `model.gradients()` does.
   """
   logits = network.inference(images, num_classes, tower)
   losses = model.loss(logits, labels)
-  return losses, tf.gradients(losses['cross_entropy'],
-                              tf.trainable_variables())
+  return losses, model.gradients(losses, dtype)
 
 
 def average_gradients(tower_gradients):
@@ -119,7 +120,8 @@ def build(run, data, devices, augment=None):
     with tf.device(device), tf.name_scope(f'tower_{i}'), \
         tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
       towers.append(tower_loss(network, *part, data.format.num_classes,
-                               layers.Tower(step, i, len(devices))))
+                               layers.Tower(step, i, len(devices)),
+                               run.dtype))
 
   with tf.device('/cpu:0'):
     tower_losses, tower_gradients = zip(*towers)
@@ -127,7 +129,7 @@ def build(run, data, devices, augment=None):
       losses = {tag: _mean([tower[tag] for tower in tower_losses])
                 for tag in tower_losses[0]}
     return model.train(losses, average_gradients(tower_gradients), run.recipe,
-                       run.global_batch, run.num_examples)
+                       run.global_batch, run.num_examples, run.dtype)
 
 
 def main():

@@ -17,6 +17,8 @@ from cifar10 import UserError
 from cifar10.recipe import Recipe
 
 VERSION = 1
+# What activations and products can be computed in; variables are float32.
+DTYPES = 'float32', 'bfloat16', 'float16'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Run:
     network: name of the network, see networks/.
     recipe: its hyperparameters; None: those it was published with.
     batch_size: images per tower and step, instead of the recipe's.
+    dtype: what the network computes in, one of DTYPES.
     num_towers: how many parts a step's images are split into.
     holdout: how many records, the last, are not trained on.
     num_examples: how many are, found by `training.prepare()`.
@@ -51,6 +54,7 @@ class Run:
   network: str = 'convnet'
   recipe: Optional[Recipe] = None
   batch_size: Optional[int] = None
+  dtype: str = 'float32'
   num_towers: int = 1
   holdout: int = 0
   num_examples: Optional[int] = None
@@ -81,7 +85,8 @@ class Run:
     if self.recipe.schedule != 'cosine':
       del recipe['epochs']
     return {'dataset': self.dataset, 'network': self.network,
-            'seed': self.seed, 'global batch': self.global_batch,
+            'dtype': self.dtype, 'seed': self.seed,
+            'global batch': self.global_batch,
             'number of training records': self.num_examples, **recipe}
 
 

@@ -46,9 +46,9 @@ def train(run, fresh=False, hooks=(), augment=None):
         tf.identity(tf.train.get_or_create_global_step()), index=0, count=1)
     logits = network.inference(images, data.format.num_classes, tower)
     losses = model.loss(logits, labels)
-    gradients = tf.gradients(losses['cross_entropy'], tf.trainable_variables())
+    gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
-                       run.num_examples)
+                       run.num_examples, run.dtype)
     training.loop(step, run, hooks)
   return run
 

@@ -25,6 +25,10 @@ from cifar10 import run as run_lib
 from cifar10 import UserError
 
 
+# So many steps in a row that overflow float16, and change nothing, are too many.
+_MAX_OVERFLOWS = 100
+
+
 def prepare(run, fresh=False, augment=None):
   """Gets everything ready that a run needs outside the graph.
 
@@ -127,12 +131,13 @@ def batch(run, data, augment=None):
       `inputs.images_of()`.
 
   Returns:
-    images: float32 [run.global_batch, crop_size, crop_size, depth].
+    images: [run.global_batch, crop_size, crop_size, depth] of run.dtype.
     labels: int32 [run.global_batch].
   """
   distort = inputs.images_of(
       run.recipe, data.format,
-      lambda: data.read_images(data.train)[:run.num_examples], augment).distort
+      lambda: data.read_images(data.train)[:run.num_examples], augment,
+      run.dtype).distort
   if run.input == 'tfdata':
     return inputs.distorted_inputs(data.train, data.format, distort,
                                    run.global_batch, run.seed, run.num_examples)
@@ -242,14 +247,18 @@ class _Reporter:
     self._next = None  # The first step that is not in a report yet.
     self._time = time.time()
     self._values = self._finite_loss = None
+    self._overflows = 0  # Steps in a row.
 
   def step(self, values):
     """To be called after each step with the values of its `model.Step`."""
     number, loss = int(values.step), values.losses['total_loss']
     self._values = values
-    if not np.isfinite([loss, *values.gradient_norms.values()]).all():
-      self.not_finite('not all of this is finite')
-    self._finite_loss = loss
+    if np.isfinite([loss, *values.gradient_norms.values()]).all():
+      self._finite_loss, self._overflows = loss, 0
+    else:
+      self._overflows += 1
+      if self._run.dtype != 'float16' or self._overflows == _MAX_OVERFLOWS:
+        self.not_finite('not all of this is finite')
 
     # The first step is told by itself: starting up is part of it.
     if self._next is not None and number % self._run.log_frequency:
