@@ -77,8 +77,11 @@ def _random_windows(n, length, size, seed):
 
 def random_flip(images, seed):
   """Mirrors each image, left to right, with probability 1/2."""
-  flip = _uniform_per_image(images, 0.0, 1.0, seed) < 0.5
-  return tf.where_v2(flip, tf.reverse(images, [2]), images)
+  # Gathering columns is faster than to choose between an image and its mirror.
+  n, width = tf.shape(images)[0], images.shape[2]
+  flip = tf.random.stateless_uniform([n, 1], seed) < 0.5
+  columns = tf.where_v2(flip, tf.range(width)[::-1], tf.range(width))
+  return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
 def random_brightness(images, max_delta, seed):

@@ -309,18 +309,22 @@ def histogram_summary(tag, values):
   Args:
     tag: the tag.
     values: float tensor, [n, ...]. Of very many values, the n parts are thinned
-      out evenly: counting a million takes longer than a training step.
+      out evenly: counting a million takes longer than a training step. What is
+      not finite is left out: it would end the training, without saying why.
   """
   stride = 1 + tf.size(values) // _HISTOGRAM_VALUES
   values = values[::stride]
+  values = tf.boolean_mask(values, tf.is_finite(values))
   _collect(tf.raw_ops.HistogramSummary, tag=tag, values=values)
 
 
 def image_summary(tag, images, max_images=3):
   """Collects the first pictures of an [n, height, width, depth] batch, each
   scaled to its own range, under `tag/image/0` and so on."""
-  _collect(tf.raw_ops.ImageSummary, tag=tag, max_images=max_images,
-           tensor=tf.cast(images[:max_images], tf.float32))
+  with tf.device('/cpu:0'):
+    images = tf.cast(images[:max_images], tf.float32)
+  _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=images,
+           max_images=max_images)
 
 
 def _collect(summary, **arguments):

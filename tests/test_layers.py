@@ -32,6 +32,75 @@ def test_locally_connected_equals_numpy():
           atol=1e-5)
 
 
+def numpy_lrn(x, radius, bias, alpha):
+  padded = np.pad(x**2, [(0, 0)] * 3 + [(radius, radius)])
+  sums = sum(padded[..., i:i + x.shape[-1]] for i in range(2 * radius + 1))
+  return x / (bias + alpha * sums)**0.75
+
+
+def lrn_and_gradient(x, upstream, normalize, dtype=tf.float32):
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.constant(x, dtype)
+    outputs = normalize(inputs)
+    gradient, = tf.gradients(outputs, inputs, tf.constant(upstream, dtype))
+    assert outputs.dtype == gradient.dtype == dtype
+    return session.run([tf.cast(outputs, tf.float64),
+                        tf.cast(gradient, tf.float64)])
+
+
+@pytest.mark.parametrize('radius, channels', [(4, 64), (4, 5), (1, 3), (2, 9)])
+def test_local_response_normalization_equals_tensorflows(radius, channels):
+  x = RNG.normal(scale=3, size=(2, 3, 4, channels))
+  upstream = RNG.normal(size=x.shape)
+  found = lrn_and_gradient(
+      x, upstream,
+      lambda v: layers.local_response_normalization(v, radius, 1.5, 0.2))
+  expected = lrn_and_gradient(
+      x, upstream, lambda v: tf.nn.lrn(v, radius, 1.5, 0.2, 0.75))
+  for a, b in zip(found, expected):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_local_response_normalization_is_its_slope():
+  x = RNG.normal(size=(1, 2, 2, 12))
+  upstream = RNG.normal(size=x.shape)
+  outputs, gradient = lrn_and_gradient(
+      x, upstream,
+      lambda v: layers.local_response_normalization(v, 4, 1.0, 0.3),
+      tf.float64)
+  np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.3), rtol=1e-12)
+  for index in np.ndindex(x.shape):
+    step = np.zeros_like(x)
+    step[index] = 1e-5
+    slope = (upstream * (numpy_lrn(x + step, 4, 1.0, 0.3)
+                         - numpy_lrn(x - step, 4, 1.0, 0.3))).sum() / 2e-5
+    assert gradient[index] == pytest.approx(slope, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize('dtype, rounding', [(tf.bfloat16, 2**-8),
+                                             (tf.float16, 2**-11)])
+def test_local_response_normalization_of_16_bits_rounds_once(dtype, rounding):
+  x = np.float64(RNG.integers(-100, 100, (2, 3, 3, 64))) / 8
+  outputs, _ = lrn_and_gradient(
+      x, x, lambda v: layers.local_response_normalization(v, 4, 1.0, 0.01),
+      dtype)
+  np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.01),
+                             rtol=1.01 * rounding, atol=1e-6)
+
+
+def test_histograms_of_many_values_are_thinned_out_evenly():
+  with tf.Graph().as_default(), tf.Session() as session:
+    # 2**17 values are 1,024 rows: every second of 1,500, third of 2,100.
+    for rows in 1000, 1500, 2100:
+      values = tf.range(float(rows))[:, tf.newaxis] * tf.ones([1, 128])
+      layers.histogram_summary(f'h{rows}', values)
+    summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
+  for value, (rows, left) in zip(summary.value, ((1000, 1000), (1500, 750),
+                                                 (2100, 700))):
+    assert value.histo.num == left * 128
+    assert value.histo.max == rows - rows // left
+
+
 @pytest.mark.parametrize('shape', [(6, 3, 2, 4), (8, 4)])
 def test_batch_norm_equals_numpy(shape):
   x = RNG.normal(3, 2, size=shape)
