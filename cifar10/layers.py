@@ -313,7 +313,7 @@ def histogram_summary(tag, values):
       not finite is left out: it would end the training, without saying why.
   """
   stride = 1 + tf.size(values) // _HISTOGRAM_VALUES
-  values = values[::stride]
+  values = tf.reshape(values[::stride], [-1])
   values = tf.boolean_mask(values, tf.is_finite(values))
   _collect(tf.raw_ops.HistogramSummary, tag=tag, values=values)
 
