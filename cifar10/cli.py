@@ -58,6 +58,24 @@ def define_data_flags(datasets):
       'file://), instead of the known places; may be repeated.')
 
 
+def define_network_flags(networks):
+  """Defines the flags that say what to train."""
+  flags.DEFINE_enum('network', Run.network, networks, 'What to train.')
+  flags.DEFINE_string('recipe', '', "Changes to the network's recipe, such as "
+                      'learning_rate=0.05,epochs=10.')
+  flags.DEFINE_integer('batch_size', None, 'Images per tower and step; '
+                       "default: the recipe's.", lower_bound=1)
+  flags.DEFINE_enum('dtype', Run.dtype, run_lib.DTYPES, 'What the network '
+                    'computes in; variables are float32, whichever.')
+
+
+def define_tower_flag():
+  """Defines the flag that says how many towers to train."""
+  flags.DEFINE_integer('num_gpus', 1, 'How many towers to train. Those that '
+                       'find no GPU of their own share one, or the CPU.',
+                       lower_bound=1)
+
+
 def define_training_flags(datasets, networks):
   """Defines the flags of the training programs."""
   define_data_flags(datasets)
@@ -66,13 +84,7 @@ def define_training_flags(datasets, networks):
                       'it holds is resumed.')
   flags.DEFINE_bool('fresh', False,
                     'Start over: an existing train_dir is moved aside.')
-  flags.DEFINE_enum('network', Run.network, networks, 'What to train.')
-  flags.DEFINE_string('recipe', '', "Changes to the network's recipe, such as "
-                      'learning_rate=0.05,epochs=10.')
-  flags.DEFINE_integer('batch_size', None, 'Images per tower and step; '
-                       "default: the recipe's.", lower_bound=1)
-  flags.DEFINE_enum('dtype', Run.dtype, run_lib.DTYPES, 'What the network '
-                    'computes in; variables are float32, whichever.')
+  define_network_flags(networks)
   flags.DEFINE_integer('max_steps', None, 'Step to stop at, counted from the '
                        "first start; default: the recipe's epochs.",
                        lower_bound=1)

@@ -128,6 +128,6 @@ if __name__ == '__main__':
                     'Evaluate the moving averages of the variables.')
   flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '
                       'default: the GPU, if there is one.')
-  flags.DEFINE_enum('dtype', None, run_lib.DTYPES, 'What to compute in; default:'
-                    ' what the run was trained in.')
+  flags.DEFINE_enum('dtype', None, run_lib.DTYPES, 'What to compute in; '
+                    'default: what the run was trained in.')
   cli.run(main)

@@ -145,7 +145,7 @@ def add_biases(inputs, bias):
 
 
 def local_response_normalization(inputs, radius, bias, alpha):
-  """Divides each value x by (bias + alpha * sum of squares)**0.75, the sum being
+  """Divides each value by (bias + alpha * sum of squares)**0.75, the sum being
   over the channels up to `radius` away (Krizhevsky et al., 2012).
 
   The function of tf.nn.lrn, and its gradient, in fewer passes over memory and

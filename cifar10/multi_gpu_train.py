@@ -142,7 +142,5 @@ def main():
 
 if __name__ == '__main__':
   cli.define_training_flags(dataset.DATASETS, list(networks.NETWORKS))
-  flags.DEFINE_integer('num_gpus', 1, 'How many towers to train. Those that '
-                       'find no GPU of their own share one, or the CPU.',
-                       lower_bound=1)
+  cli.define_tower_flag()
   cli.run(main)

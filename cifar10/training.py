@@ -25,7 +25,7 @@ from cifar10 import run as run_lib
 from cifar10 import UserError
 
 
-# So many steps in a row that overflow float16, and change nothing, are too many.
+# So many steps in a row may overflow float16, and change nothing.
 _MAX_OVERFLOWS = 100
 
 
@@ -257,7 +257,7 @@ class _Reporter:
       self._finite_loss, self._overflows = loss, 0
     else:
       self._overflows += 1
-      if self._run.dtype != 'float16' or self._overflows == _MAX_OVERFLOWS:
+      if self._run.dtype != 'float16' or self._overflows > _MAX_OVERFLOWS:
         self.not_finite('not all of this is finite')
 
     # The first step is told by itself: starting up is part of it.

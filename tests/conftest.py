@@ -79,7 +79,8 @@ def help_texts():
       [sys.executable, '-m', f'cifar10.{program}', '--help'],
       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
       check=False).stdout
-      for program in ('train', 'multi_gpu_train', 'eval', 'dataset')}
+      for program in ('train', 'multi_gpu_train', 'eval', 'dataset',
+                      'benchmark')}
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 A network is a module with
 
-  inference(images, num_classes, tower=None): float32 [n, height, width, depth]
-    images to float32 [n, num_classes] logits, for any n; `tower` is the
+  inference(images, num_classes, tower=None): [n, height, width, depth] images
+    to [n, num_classes] logits, for any n, in the images' type; `tower` is the
     `layers.Tower` in training and None in evaluation;
   RECIPE: the `Recipe` it was published with;
   PUBLISHED and MEASURED: what came of it, there and here, in words.
@@ -12,6 +12,7 @@ To add one, write such a module and enter it here.
 """
 
 import difflib
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -48,8 +49,8 @@ def table():
   """Returns what there is to know of each network, as lines of text."""
   lines = []
   for name, network in NETWORKS.items():
-    parameters, products = size(network)
-    lines.append(f'{name}: {parameters:,} parameters, {products / 1e6:.2f}M '
+    parameters, inference, _ = size(network)
+    lines.append(f'{name}: {parameters:,} parameters, {inference / 1e6:.2f}M '
                  f'multiply-adds an image (convolutions, matrix products)\n'
                  f'  {network.RECIPE.changed()}\n'
                  f'  published: {network.PUBLISHED}; measured: '
@@ -57,21 +58,52 @@ def table():
   return '\n'.join(lines)
 
 
+class Size(NamedTuple):
+  """How large a network is.
+
+  Multiply-adds are those of convolutions and matrix products, for an image, and
+  also where a kernel stands over the zeros around it.
+  """
+  parameters: int  # Trainable ones.
+  inference: int  # Multiply-adds of the logits...
+  training: int  # ...and of them and the gradients.
+
+
 def size(network, num_classes=10, depth=3):
-  """Returns how many trainable parameters a network has, and how many
-  multiplications with addition its convolutions and matrix products take for
-  an image (places outside of the image, which are zeros, counted too)."""
+  """Returns the `Size` of a network."""
   side = network.RECIPE.crop_size
-  with tf.Graph().as_default() as graph:
-    network.inference(tf.zeros([1, side, side, depth]), num_classes)
-    parameters = sum(v.shape.num_elements() for v in tf.trainable_variables())
-    products = 0
-    for op in graph.get_operations():
-      if op.type == 'Conv2D':
-        kernel = op.inputs[1].shape.as_list()
-        products += op.outputs[0].shape.num_elements() * (
-            kernel[0] * kernel[1] * kernel[2])
-      elif op.type in ('MatMul', 'BatchMatMulV2'):
-        products += (op.outputs[0].shape.num_elements()
-                     * op.inputs[0].shape.as_list()[-1])
-  return parameters, products
+  with tf.Graph().as_default():
+    logits = network.inference(tf.zeros([1, side, side, depth]), num_classes)
+    variables = tf.trainable_variables()
+    gradients = tf.gradients(logits, variables)
+    return Size(sum(v.shape.num_elements() for v in variables),
+                _multiply_adds([logits]), _multiply_adds([logits, *gradients]))
+
+
+def _multiply_adds(tensors):
+  """Returns the multiply-adds of all operations that `tensors` need."""
+  found, waiting = set(), [tensor.op for tensor in tensors]
+  while waiting:
+    op = waiting.pop()
+    if op not in found:
+      found.add(op)
+      waiting += [tensor.op for tensor in op.inputs]
+  return sum(map(_multiply_adds_of, found))
+
+
+def _multiply_adds_of(op):
+  shapes = [tensor.shape for tensor in (*op.inputs, *op.outputs)]
+  if op.type == 'Conv2D':
+    _, kernel, outputs = shapes
+  elif op.type == 'Conv2DBackpropInput':
+    _, kernel, outputs, _ = shapes
+  elif op.type == 'Conv2DBackpropFilter':
+    _, _, outputs, kernel = shapes
+  elif op.type in ('MatMul', 'BatchMatMulV2'):
+    transposed = op.get_attr(
+        'transpose_a' if op.type == 'MatMul' else 'adj_x')
+    return shapes[2].num_elements() * shapes[0][-2 if transposed else -1]
+  else:
+    return 0
+  # Each output takes as many as the kernel has values for it.
+  return outputs.num_elements() * kernel[:3].num_elements()

@@ -1,0 +1,308 @@
+r"""Measures how fast this machine trains a network, and what holds it back.
+
+    python -m cifar10.benchmark --dtype=bfloat16
+
+Input alone, one tower on a constant batch, the whole training program as users
+have it, evaluation, and the arithmetic the machine is capable of: medians over
+windows of time, with what lay in the half of them around the median as the
+spread. Run it on a machine that does nothing else.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+from absl import flags
+import tensorflow.compat.v1 as tf
+
+from cifar10 import cli
+from cifar10 import dataset
+from cifar10 import evaluation
+from cifar10 import layers
+from cifar10 import model
+from cifar10 import multi_gpu_train
+from cifar10 import networks
+from cifar10 import train
+from cifar10 import training
+from cifar10 import UserError
+
+FLAGS = flags.FLAGS
+_WINDOW_SECONDS = 2.0
+_MATRIX_SIZE = 4096
+
+
+class Rate(NamedTuple):
+  """So many a second: the median over windows of time, and the quartiles."""
+  median: float
+  low: float
+  high: float
+  cpu_seconds: float  # Of this process, for each.
+
+
+def rate_of(windows):
+  """Returns the `Rate` of windows of (count, seconds, CPU seconds)."""
+  rates = [count / seconds for count, seconds, _ in windows]
+  low, median, high = (statistics.quantiles(rates, n=4, method='inclusive')
+                       if len(rates) > 1 else rates * 3)
+  counts, _, cpu_seconds = map(sum, zip(*windows))
+  return Rate(median, low, high, cpu_seconds / counts)
+
+
+def _repeat(function, count, num_windows):
+  """Calls a function that makes `count` of something, again and again, and
+  returns the `Rate`. The first calls, which warm up, are left out."""
+  start = time.perf_counter()
+  for calls in range(1, 1000):
+    function()
+    if calls >= 5 and time.perf_counter() - start > _WINDOW_SECONDS:
+      break
+
+  def many():
+    for _ in range(calls):
+      function()
+    return count * calls
+
+  return rate_of([_window(many) for _ in range(num_windows)])
+
+
+def _window(function):
+  """Returns what a function does, and how many seconds of time and of CPU time
+  it takes."""
+  start, cpu_start = time.perf_counter(), time.process_time()
+  count = function()
+  return count, time.perf_counter() - start, time.process_time() - cpu_start
+
+
+@contextlib.contextmanager
+def _session():
+  """Yields a session with initialized variables of the current graph."""
+  with tf.Session(config=training.session_config()) as session:
+    session.run(tf.global_variables_initializer())
+    session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+    yield session
+
+
+def measure_matrix_product(dtype, device, num_windows):
+  """Measures the limit of arithmetic, by one large matrix product; returns a
+  `Rate` of floating-point operations."""
+  with tf.Graph().as_default(), tf.device(device):
+    matrix = tf.cast(tf.random.normal([_MATRIX_SIZE, _MATRIX_SIZE]), dtype)
+    a, b = (tf.get_variable(name, initializer=matrix) for name in 'ab')
+    product = tf.matmul(a, b).op
+    with _session() as session:
+      return _repeat(lambda: session.run(product), 2 * _MATRIX_SIZE**3,
+                     num_windows)
+
+
+def measure_input(run, data, num_windows):
+  """Measures the images that the input makes; returns a `Rate`."""
+  with tf.Graph().as_default():
+    batch = [tensor.op for tensor in training.batch(run, data)]
+    with _session() as session:
+      return _repeat(lambda: session.run(batch), run.global_batch, num_windows)
+
+
+def measure_constant_batch(run, data, device, num_windows):
+  """Measures the images trained on when the input costs nothing, without
+  summaries, checkpoints and reports, on one tower; returns a `Rate`."""
+  with tf.Graph().as_default():
+    batch = training.batch(run, data)
+    with _session() as session:
+      images, labels = session.run(batch)
+  with tf.Graph().as_default(), tf.device(device):
+    tf.set_random_seed(run.seed)
+    step = tf.identity(tf.train.get_or_create_global_step())
+    losses, gradients = multi_gpu_train.tower_loss(
+        networks.find(run.network), tf.constant(images), tf.constant(labels),
+        data.format.num_classes, layers.Tower(step, 0, 1), run.dtype)
+    step = model.train(losses, gradients, run.recipe, run.global_batch,
+                       run.num_examples, run.dtype)
+    with _session() as session:
+      return _repeat(lambda: session.run(step), run.global_batch, num_windows)
+
+
+class _Windows(tf.train.SessionRunHook):
+  """Notes the time of every `length` steps, the first ones left out."""
+
+  def __init__(self, run):
+    self._length, self._images = run.summary_steps, run.global_batch
+    self._steps, self._marks, self.first_step = 0, [], None
+
+  def after_run(self, run_context, run_values):
+    self._steps += 1
+    self.first_step = self.first_step or time.time()
+    if self._steps % self._length == 0:
+      self._marks.append((time.perf_counter(), time.process_time()))
+      print(f'training: step {self._steps}', file=sys.stderr)
+
+  @property
+  def windows(self):
+    images = self._length * self._images
+    return [(images, end - start, cpu_end - cpu_start) for (start, cpu_start), (
+        end, cpu_end) in zip(self._marks, self._marks[1:])]
+
+
+def measure_program(run, devices, num_windows, trace=None):
+  """Runs the training program, summaries, checkpoints and reports included.
+
+  Args:
+    run: the `Run`.
+    devices: one for each tower.
+    num_windows: how many windows to measure, each from summary to summary.
+    trace: a file to write a Chrome trace of one further step to, if any.
+
+  Returns:
+    `Rate` of images, and the seconds until step 0 was done.
+  """
+  windows = _Windows(run)
+  run = dataclasses.replace(
+      run, max_steps=run.summary_steps * (num_windows + 1))
+
+  def go(run, hook):
+    with contextlib.redirect_stdout(None):
+      if len(devices) == 1:
+        return train.train(run, hooks=[hook])
+      return multi_gpu_train.train(run, devices, hooks=[hook])
+
+  started = time.time()
+  run = go(run, windows)
+  if trace:
+    # Its file writer wants to be made beside a graph.
+    with tempfile.TemporaryDirectory() as directory, tf.Graph().as_default():
+      # It traces the second step it sees.
+      profiler = tf.train.ProfilerHook(save_steps=1, output_dir=directory)
+      go(dataclasses.replace(run, max_steps=run.max_steps + 2), profiler)
+      path, = glob.glob(f'{directory}/timeline-*.json')
+      shutil.copyfile(path, trace)
+  return rate_of(windows.windows), windows.first_step - started
+
+
+def measure_evaluation(run, data, num_windows):
+  """Measures the test images evaluated, graph and checkpoint included; returns
+  a `Rate`."""
+  checkpoint = evaluation.newest_checkpoint(run.train_dir)
+  return rate_of([
+      _window(lambda: evaluation.evaluate(checkpoint, run, data).num_examples)
+      for _ in range(num_windows)])
+
+
+def benchmark(run, devices, num_windows=5, trace=None):
+  """Measures all there is to measure.
+
+  Args:
+    run: the `Run` to measure; its train_dir must not exist.
+    devices: a device for each tower of the training program.
+    num_windows: how many windows of time to measure each time.
+    trace: a file to write a Chrome trace of one step to, if any.
+
+  Returns:
+    Dict of what was measured, as JSON has it.
+  """
+  run = dataclasses.replace(run, num_towers=len(devices))
+  with contextlib.redirect_stdout(None):
+    run, data = training.prepare(run)
+
+  def tell(what):
+    print(f'{what} ...', file=sys.stderr)
+
+  # First, as the memory it takes is told too.
+  tell('the training program')
+  whole, first_step_secs = measure_program(run, devices, num_windows, trace)
+  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  tell('input alone')
+  alone = measure_input(run, data, num_windows)
+  tell('one tower on a constant batch')
+  constant = measure_constant_batch(run, data, devices[0], num_windows)
+  tell('evaluation')
+  evaluated = measure_evaluation(run, data, num_windows)
+  limits = {}
+  for dtype in dict.fromkeys(('float32', 'bfloat16', run.dtype)):
+    tell(f'matrix product, {dtype}')
+    limits[dtype] = measure_matrix_product(dtype, devices[0], num_windows)
+
+  rates = {'input alone': alone, 'one tower, constant batch': constant,
+           'training program': whole, 'evaluation': evaluated}
+  operations = 2 * networks.size(
+      networks.find(run.network), data.format.num_classes,
+      data.format.depth).training
+  return {
+      'network': run.network, 'dtype': run.dtype,
+      'batch_size': run.recipe.batch_size, 'towers': devices,
+      'tensorflow': tf.__version__,
+      'images_per_sec': {name: rate._asdict() for name, rate in rates.items()},
+      'matrix_product_flops': {
+          name: rate._asdict() for name, rate in limits.items()},
+      'operations_per_image': operations,
+      'fraction_of_limit': (
+          operations * whole.median / limits[run.dtype].median),
+      'input_share_of_cpu': alone.cpu_seconds / whole.cpu_seconds,
+      'input_bound': alone.median < 1.5 * whole.median,
+      'first_step_secs': first_step_secs,
+      # Which macOS counts in bytes.
+      'peak_memory_bytes': memory * (1 if sys.platform == 'darwin' else 1024)}
+
+
+def table(result):
+  """Returns what `benchmark()` returned, as text for people."""
+  lines = [f"{result['network']}, {result['dtype']}, "
+           f"{len(result['towers'])} x {result['batch_size']} images a step, "
+           f"on {', '.join(result['towers'])}; TensorFlow "
+           f"{result['tensorflow']}",
+           '', f"{'images/s':>40}   half the windows"]
+  for name, rate in result['images_per_sec'].items():
+    lines.append(f"{name:28}{rate['median']:12,.0f}   "
+                 f"{rate['low']:,.0f} to {rate['high']:,.0f}")
+  lines += ['', f"{'GFLOP/s':>40}"]
+  for name, rate in result['matrix_product_flops'].items():
+    lines.append(f"{'matrix product, ' + name:28}"
+                 f"{rate['median'] / 1e9:12,.0f}   "
+                 f"{rate['low'] / 1e9:,.0f} to {rate['high'] / 1e9:,.0f}")
+  whole, alone = (result['images_per_sec'][name]['median']
+                  for name in ('training program', 'input alone'))
+  operations = result['operations_per_image']
+  lines.append(f"{'training program':28}{operations * whole / 1e9:12,.0f}   "
+               f"{100 * result['fraction_of_limit']:.0f}% of the limit, at "
+               f'{operations / 1e6:,.1f} million an image')
+  lines += [
+      '', f"{'Input' if result['input_bound'] else 'Compute'}-bound: the input "
+      f'alone makes {alone / whole:.1f} times what is trained on, and takes '
+      f"{100 * result['input_share_of_cpu']:.1f}% of the CPU time.",
+      f"Step 0 was done {result['first_step_secs']:.1f} s after the start. "
+      f"Peak memory: {result['peak_memory_bytes'] / 1e9:.2f} GB."]
+  return '\n'.join(lines)
+
+
+def main():
+  trace = os.path.abspath(FLAGS.trace or '')
+  if not os.path.isdir(os.path.dirname(trace)):
+    raise UserError(f'--trace={FLAGS.trace}: there is no such directory')
+  with tempfile.TemporaryDirectory() as directory:
+    result = benchmark(
+        dataclasses.replace(
+            cli.run_from_flags(networks.find(FLAGS.network)),
+            train_dir=os.path.join(directory, 'train')),
+        multi_gpu_train.find_devices(FLAGS.num_gpus), FLAGS.windows,
+        FLAGS.trace)
+  print(json.dumps(result) if FLAGS.json else table(result))
+
+
+if __name__ == '__main__':
+  cli.define_data_flags(dataset.DATASETS)
+  cli.define_network_flags(list(networks.NETWORKS))
+  cli.define_tower_flag()
+  flags.DEFINE_integer('windows', 5, 'Windows of time to measure for each '
+                       'figure: 2 seconds, or for training 100 steps.',
+                       lower_bound=1)
+  flags.DEFINE_bool('json', False, 'Print JSON.')
+  flags.DEFINE_string('trace', None, 'File to write a trace of one training '
+                      'step to, which chrome://tracing shows.')
+  cli.run(main)

@@ -1,0 +1,103 @@
+"""The benchmark: its arithmetic, and what it prints."""
+
+import json
+
+import pytest
+
+from cifar10 import benchmark
+from cifar10 import run as run_lib
+from cifar10.networks import softmax
+
+
+def test_rates():
+  # 100, 200, 300, 400 and 50 a second; 4.5 seconds of CPU for 700.
+  windows = [(100, 1.0, 0.5), (100, 0.5, 1.0), (300, 1.0, 1.0),
+             (100, 0.25, 1.0), (100, 2.0, 1.0)]
+  rate = benchmark.rate_of(windows)
+  assert rate.median == 200
+  assert (rate.low, rate.high) == (100, 300)
+  assert rate.cpu_seconds == pytest.approx(4.5 / 700)
+  assert benchmark.rate_of(windows[:1]) == (100, 100, 100, 0.005)
+
+
+def test_repeat_counts_windows_without_the_first_calls(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: now[0])
+  monkeypatch.setattr(benchmark.time, 'process_time', lambda: now[0] / 2)
+  calls = []
+
+  def call():
+    calls.append(None)
+    now[0] += 10.0 if len(calls) <= 3 else 0.5
+
+  rate = benchmark._repeat(call, 8, 4)
+  assert rate == (16.0, 16.0, 16.0, 0.25 / 8)
+  assert len(calls) == 5 + 4 * 5
+
+
+def test_windows_are_from_summary_to_summary(make_run):
+  hook = benchmark._Windows(make_run(summary_steps=3, recipe=softmax.RECIPE,
+                                     num_towers=2))
+  for _ in range(11):
+    hook.after_run(None, None)
+  # Of the three windows, the first is left out.
+  assert [images for images, _, _ in hook.windows] == [600, 600]
+
+
+@pytest.fixture(scope='module')
+def result(data_dir, tmp_path_factory):
+  """What is measured of a small network, in a short time."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(benchmark, '_WINDOW_SECONDS', 0.01)
+    patch.setattr(benchmark, '_MATRIX_SIZE', 64)
+    directory = tmp_path_factory.mktemp('benchmark')
+    trace = directory / 'trace.json'
+    run = run_lib.Run(network='softmax', data_dir=data_dir, summary_steps=4,
+                      dtype='bfloat16', batch_size=6,
+                      train_dir=str(directory / 'train'))
+    measured = benchmark.benchmark(run, ['/cpu:0'] * 2, 3, str(trace))
+    return measured, json.loads(trace.read_text())
+
+
+def test_what_is_measured(result):
+  measured, _ = result
+  assert set(measured['images_per_sec']) == {
+      'input alone', 'one tower, constant batch', 'training program',
+      'evaluation'}
+  assert set(measured['matrix_product_flops']) == {'float32', 'bfloat16'}
+  for group in 'images_per_sec', 'matrix_product_flops':
+    for rate in measured[group].values():
+      assert 0 < rate['low'] <= rate['median'] <= rate['high']
+  assert measured['operations_per_image'] == 2 * 2 * 30720
+  assert measured['fraction_of_limit'] == pytest.approx(
+      122880 * measured['images_per_sec']['training program']['median']
+      / measured['matrix_product_flops']['bfloat16']['median'])
+  assert 0 < measured['first_step_secs'] < 60
+  assert measured['peak_memory_bytes'] > 1e8
+  assert json.loads(json.dumps(measured)) == measured
+
+
+def test_the_trace_is_of_a_training_step(result):
+  names = {event['args']['op'] for event in result[1]['traceEvents']
+           if 'op' in event.get('args', {})}
+  assert {'IteratorGetNext', 'ResourceApplyGradientDescent'} <= names
+  assert any('MatMul' in name for name in names)
+
+
+def test_table(result):
+  measured, _ = result
+  measured = {**measured, 'input_bound': True}
+  text = benchmark.table(measured)
+  assert text.startswith('softmax, bfloat16, 2 x 6 images a step, on /cpu:0, ')
+  assert '\nInput-bound: the input alone makes ' in text
+  median = measured['images_per_sec']['training program']['median']
+  assert f'training program{median:24,.0f}   ' in text
+  assert 'Compute-bound' in benchmark.table({**measured, 'input_bound': False})
+
+
+def test_program(run_program, data_dir):
+  code, out, err = run_program(
+      'benchmark', '--json', '--windows=1', '--network=softmax',
+      f'--data_dir={data_dir}', '--trace=/no/such/directory/trace.json')
+  assert code == 1
+  assert 'there is no such directory' in err and not out
