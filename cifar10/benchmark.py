@@ -211,23 +211,15 @@ def benchmark(run, devices, num_windows=5, trace=None):
   with contextlib.redirect_stdout(None):
     run, data = training.prepare(run)
 
-  def tell(what):
-    print(f'{what} ...', file=sys.stderr)
-
   # First, as the memory it takes is told too.
-  tell('the training program')
   whole, first_step_secs = measure_program(run, devices, num_windows, trace)
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  tell('input alone')
+  print('input, constant batch, evaluation, matrix products', file=sys.stderr)
   alone = measure_input(run, data, num_windows)
-  tell('one tower on a constant batch')
   constant = measure_constant_batch(run, data, devices[0], num_windows)
-  tell('evaluation')
   evaluated = measure_evaluation(run, data, num_windows)
-  limits = {}
-  for dtype in dict.fromkeys(('float32', 'bfloat16', run.dtype)):
-    tell(f'matrix product, {dtype}')
-    limits[dtype] = measure_matrix_product(dtype, devices[0], num_windows)
+  limits = {dtype: measure_matrix_product(dtype, devices[0], num_windows)
+            for dtype in dict.fromkeys(('float32', 'bfloat16', run.dtype))}
 
   rates = {'input alone': alone, 'one tower, constant batch': constant,
            'training program': whole, 'evaluation': evaluated}

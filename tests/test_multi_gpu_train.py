@@ -121,7 +121,10 @@ def test_gradients_meet_before_any_update(gpu_graph):
 
 def test_weight_decay_counts_once(gpu_graph):
   graph, _ = gpu_graph
-  assert len([op for op in graph.get_operations() if op.type == 'L2Loss']) == 2
+  losses = [op.inputs[0].op.inputs[0].op.name
+            for op in graph.get_operations()
+            if op.type == 'L2Loss' and op.name.startswith('losses/')]
+  assert losses == ['local3/weights', 'local4/weights']
 
 
 def test_summaries_are_made_once_without_a_towers_name(gpu_graph):
