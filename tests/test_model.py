@@ -180,3 +180,19 @@ def test_steps_equal_numpys():
     (50000, 128, 100000), (100, 10, 2560), (3, 2, 384)])
 def test_number_of_steps(num_examples, batch, steps):
   assert model.RECIPE.num_steps(num_examples, batch) == steps
+
+
+def test_averages_of_losses_leave_out_what_is_not_finite():
+  with tf.Graph().as_default(), tf.Session() as session:
+    loss, step = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
+    averages = model._average_losses(
+        {'cross_entropy': loss, 'total_loss': loss}, step)
+    session.run(tf.global_variables_initializer())
+    found = [session.run(averages['total_loss'], {loss: value, step: i})
+             for i, value in enumerate([2.0, np.nan, 4.0, np.inf, 4.0])]
+  kept = 0.1 * 2
+  after_third = 0.9 * kept + 0.4
+  np.testing.assert_allclose(found, [
+      2, kept / (1 - 0.9**2), after_third / (1 - 0.9**3),
+      after_third / (1 - 0.9**4), (0.9 * after_third + 0.4) / (1 - 0.9**5)],
+      rtol=1e-5)
