@@ -29,6 +29,7 @@ import numpy as np
 
 from cifar10 import cli
 from cifar10 import download
+from cifar10 import look_up
 from cifar10 import pickles
 from cifar10 import records
 from cifar10 import synthetic
@@ -107,8 +108,7 @@ def ensure(name, data_dir, urls=(), archives=ARCHIVES):
   Raises:
     UserError: there is no getting them, or a file is damaged.
   """
-  if name not in DATASETS:
-    raise UserError(f'there is no dataset {name}, only ' + ', '.join(DATASETS))
+  look_up(name, dict.fromkeys(DATASETS), 'dataset')
   directory = pathlib.Path(data_dir).absolute() / (
       'synthetic' if name == 'synthetic' else _BINARY)
   if not directory.exists():

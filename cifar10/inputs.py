@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import augmentation
 from cifar10 import layers
+from cifar10 import look_up
 from cifar10 import records
 from cifar10 import UserError
 
@@ -60,15 +61,11 @@ def images_of(recipe, record_format, examples=None, augment=None,
   if size > min(f.height, f.width):
     raise UserError(f'crop_size {size} is larger than the images, '
                     f'{f.height}x{f.width}')
-  if augment is None:
-    augment = augmentation.AUGMENTATIONS.get(recipe.augmentation)
   if augment is None and not recipe.augmentation.startswith(CUSTOM):
-    raise UserError(f'there is no augmentation {recipe.augmentation}, only '
-                    + ', '.join(augmentation.AUGMENTATIONS))
-  if recipe.normalization not in augmentation.NORMALIZATIONS:
-    raise UserError(f'there is no normalization {recipe.normalization}, only '
-                    + ', '.join(augmentation.NORMALIZATIONS))
-  normalize = augmentation.NORMALIZATIONS[recipe.normalization]
+    augment = look_up(recipe.augmentation, augmentation.AUGMENTATIONS,
+                      'augmentation')
+  normalize = look_up(recipe.normalization, augmentation.NORMALIZATIONS,
+                      'normalization')
   statistics = augmentation.statistics_variables(
       recipe.normalization, [size, size, f.depth], examples)
 

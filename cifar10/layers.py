@@ -310,11 +310,11 @@ def histogram_summary(tag, values):
     tag: the tag.
     values: float tensor, [n, ...]. Of very many values, the n parts are thinned
       out evenly: counting a million takes longer than a training step. What is
-      not finite is left out: it would end the training, without saying why.
+      not finite counts as 0: it would end the training, without saying why.
   """
-  stride = 1 + tf.size(values) // _HISTOGRAM_VALUES
-  values = tf.reshape(values[::stride], [-1])
-  values = tf.boolean_mask(values, tf.is_finite(values))
+  size = values.shape.num_elements() or tf.size(values)
+  values = values[::1 + size // _HISTOGRAM_VALUES]
+  values = tf.where(tf.is_finite(values), values, tf.zeros_like(values))
   _collect(tf.raw_ops.HistogramSummary, tag=tag, values=values)
 
 

@@ -5,6 +5,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
+from cifar10 import look_up
 from cifar10 import UserError
 
 OPTIMIZERS = {
@@ -19,10 +20,8 @@ OPTIMIZERS = {
 
 def optimizer(recipe, learning_rate):
   """Returns the tf.train.Optimizer that a recipe names."""
-  if recipe.optimizer not in OPTIMIZERS:
-    raise UserError(f'there is no optimizer {recipe.optimizer}, only '
-                    + ', '.join(OPTIMIZERS))
-  return OPTIMIZERS[recipe.optimizer](recipe, learning_rate)
+  return look_up(recipe.optimizer, OPTIMIZERS, 'optimizer')(
+      recipe, learning_rate)
 
 
 # Schedules: recipe and epochs passed, a float64 scalar, to a factor.
@@ -69,14 +68,12 @@ def learning_rate(recipe, images_seen, batch_size, num_examples):
   Returns:
     float32 scalar.
   """
-  if recipe.schedule not in SCHEDULES:
-    raise UserError(f'there is no schedule {recipe.schedule}, only '
-                    + ', '.join(SCHEDULES))
+  schedule = look_up(recipe.schedule, SCHEDULES, 'schedule')
   if recipe.schedule in ('piecewise', 'linear') and not recipe.knots:
     raise UserError(f'schedule {recipe.schedule} needs knots')
   # As float64, an epoch boundary is where it is, not a step later.
   epochs = tf.cast(images_seen, tf.float64) / num_examples
-  rate = recipe.learning_rate * SCHEDULES[recipe.schedule](recipe, epochs)
+  rate = recipe.learning_rate * schedule(recipe, epochs)
   if recipe.learning_rate_batch:
     rate *= batch_size / recipe.learning_rate_batch
   if recipe.warmup_epochs:

@@ -1,10 +1,10 @@
 """`Recipe`: every hyperparameter of a training run, in one place."""
 
 import dataclasses
-import difflib
 import math
 import re
 
+from cifar10 import look_up
 from cifar10 import UserError
 
 
@@ -113,15 +113,12 @@ def override(recipe, text):
   changes = {}
   for assignment in filter(None, text.split(',')):
     name, _, value = assignment.partition('=')
-    if name not in types:
-      near = difflib.get_close_matches(name, types) or types
-      raise UserError(f'a recipe has no {name!r}. Did you mean '
-                      + ' or '.join(near) + '?')
+    kind = look_up(name, types, 'recipe field')
     try:
-      changes[name] = _parse(types[name], value)
+      changes[name] = _parse(kind, value)
     except ValueError as e:
-      expected = ('epoch:factor/epoch:factor' if types[name] is tuple
-                  else types[name].__name__)
+      expected = ('epoch:factor/epoch:factor' if kind is tuple
+                  else kind.__name__)
       raise UserError(f'recipe: {name}={value!r}: expected {expected}') from e
   return dataclasses.replace(recipe, **changes)
 

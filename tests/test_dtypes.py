@@ -89,8 +89,7 @@ def test_products_are_of_the_type_and_variables_are_not(make_run, dtype):
 
 
 @pytest.mark.parametrize('name, dtype', [
-    ('convnet', 'bfloat16'), ('convnet', 'float16'),
-    ('improved_cnn', 'bfloat16')])
+    ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
 def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
   whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
                                dtype=dtype, train_dir=str(tmp_path / 'whole')))
@@ -136,8 +135,10 @@ def test_any_checkpoint_evaluates_in_any_type(make_run):
     assert value == pytest.approx(entropies['float32'], rel=0.01)
 
 
-@pytest.mark.parametrize('optimizer', ['sgd', 'momentum', 'adam'])
-def test_a_step_that_overflows_changes_no_weight_but_counts(make_run,
+@pytest.mark.parametrize('name, optimizer', [
+    ('improved_cnn', 'momentum'), ('baseline_cnn', 'sgd'),
+    ('baseline_cnn', 'adam')])
+def test_a_step_that_overflows_changes_no_weight_but_counts(make_run, name,
                                                             optimizer):
   def flash(images, size, seed):
     """The third batch, and no other, is more than float16 can hold."""
@@ -155,9 +156,8 @@ def test_a_step_that_overflows_changes_no_weight_but_counts(make_run,
 
   hook = Variables()
   recipe = dataclasses.replace(
-      networks.find('improved_cnn').RECIPE, optimizer=optimizer,
-      learning_rate=0.01)
-  train.train(make_run(network='improved_cnn', recipe=recipe, dtype='float16',
+      networks.find(name).RECIPE, optimizer=optimizer, learning_rate=1e-3)
+  train.train(make_run(network=name, recipe=recipe, dtype='float16',
                        batch_size=4, max_steps=4, summary_steps=1),
               hooks=[hook], augment=flash)
   assert [values['global_step'] for values in hook.after] == [1, 2, 3, 4]
@@ -169,7 +169,7 @@ def test_a_step_that_overflows_changes_no_weight_but_counts(make_run,
       assert not [name for name in changed - {'global_step'}
                   if '/moving_' not in name and '/avg' not in name]
     else:
-      assert {'conv1a/weights', 'softmax_linear/weights'} <= changed
+      assert [name for name in changed if name.endswith('/weights')]
     for name, value in after.items():
       assert np.isfinite(value).all(), name
 

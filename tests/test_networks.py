@@ -329,4 +329,4 @@ def test_recipe_flag(run_program, data_dir, tmp_path):
   assert 'learning_rate 0.25, not 0.005' in err
   code, _, err = run_program(*arguments, '--recipe=learningrate=1')
   assert code == 1
-  assert "no 'learningrate'. Did you mean learning_rate" in err
+  assert "no recipe field 'learningrate'. Did you mean learning_" in err

@@ -141,8 +141,8 @@ def test_without_decay_there_are_no_averages():
 
 
 @pytest.mark.parametrize('function, fields, message', [
-    ('optimizer', {'optimizer': 'lbfgs'}, 'no optimizer lbfgs, only sgd, '),
-    ('learning_rate', {'schedule': 'flat'}, 'no schedule flat, only constant'),
+    ('optimizer', {'optimizer': 'lbfgs'}, "no optimizer 'lbfgs'. Did"),
+    ('learning_rate', {'schedule': 'flat'}, "no schedule 'flat'. Did"),
     ('learning_rate', {'schedule': 'linear'}, 'schedule linear needs knots'),
     ('weight_decay', {'weight_decay': 1.0, 'decayed_variables': 'w'},
      'decayed_variables=w: is the name of no variable')])

@@ -22,7 +22,7 @@ def test_override():
 
 
 @pytest.mark.parametrize('text, message', [
-    ('learning_rat=1', "no 'learning_rat'. Did you mean learning_rate"),
+    ('learning_rat=1', "recipe field 'learning_rat'. Did you mean learning"),
     ('xyz=1', 'Did you mean epochs or batch_size or '),
     ('batch_size=1.5', "batch_size='1.5': expected int"),
     ('epochs=', "epochs='': expected float"),

@@ -11,13 +11,12 @@ A network is a module with
 To add one, write such a module and enter it here.
 """
 
-import difflib
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from cifar10 import look_up
 from cifar10 import model
-from cifar10 import UserError
 from cifar10.networks import baseline_cnn
 from cifar10.networks import improved_cnn
 from cifar10.networks import local
@@ -38,11 +37,7 @@ NETWORKS = {
 
 def find(name):
   """Returns the network of that name; UserError without one."""
-  if name not in NETWORKS:
-    near = difflib.get_close_matches(name, NETWORKS) or NETWORKS
-    raise UserError(f'there is no network {name!r}. Did you mean '
-                    + ' or '.join(near) + '?')
-  return NETWORKS[name]
+  return look_up(name, NETWORKS, 'network')
 
 
 def table():
