@@ -209,7 +209,7 @@ def test_bad_pickles(tmp_path, monkeypatch, content, message):
 
 
 def test_an_unknown_name(tmp_path):
-  with pytest.raises(UserError, match="no dataset 'Synthetic'. Did you mean synth"):
+  with pytest.raises(UserError, match="no dataset 'Synthetic'. Did you"):
     dataset.ensure('Synthetic', tmp_path)
 
 
