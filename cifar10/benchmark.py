@@ -123,7 +123,7 @@ def measure_constant_batch(run, data, device, num_windows):
     step = tf.identity(tf.train.get_or_create_global_step())
     losses, gradients = multi_gpu_train.tower_loss(
         networks.find(run.network), tf.constant(images), tf.constant(labels),
-        data.format.num_classes, layers.Tower(step, 0, 1), run.dtype)
+        data.format.num_classes, layers.Tower(step, 0, 1))
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)
     with _session() as session:
@@ -289,7 +289,7 @@ def main():
 
 if __name__ == '__main__':
   cli.define_data_flags(dataset.DATASETS)
-  cli.define_network_flags(list(networks.NETWORKS))
+  cli.define_network_flags(networks.NETWORKS)
   cli.define_tower_flag()
   flags.DEFINE_integer('windows', 5, 'Windows of time to measure for each '
                        'figure: 2 seconds, or for training 100 steps.',

@@ -51,7 +51,7 @@ def define_data_flags(datasets):
   """Defines the flags that say where the data is."""
   flags.DEFINE_string('data_dir', Run.data_dir,
                       'Directory of the data; it is downloaded to there.')
-  flags.DEFINE_enum('dataset', Run.dataset, datasets,
+  flags.DEFINE_enum('dataset', Run.dataset, list(datasets),
                     'The data; synthetic is made up, to try things with.')
   flags.DEFINE_multi_string(
       'data_url', [], 'Where to download an archive of the data from (also '
@@ -60,7 +60,7 @@ def define_data_flags(datasets):
 
 def define_network_flags(networks):
   """Defines the flags that say what to train."""
-  flags.DEFINE_enum('network', Run.network, networks, 'What to train.')
+  flags.DEFINE_enum('network', Run.network, list(networks), 'What to train.')
   flags.DEFINE_string('recipe', '', "Changes to the network's recipe, such as "
                       'learning_rate=0.05,epochs=10.')
   flags.DEFINE_integer('batch_size', None, 'Images per tower and step; '

@@ -35,9 +35,10 @@ from cifar10 import records
 from cifar10 import synthetic
 from cifar10 import UserError
 
-DATASETS = ('cifar10', 'synthetic')
 
 _BINARY, _PICKLED = 'cifar-10-batches-bin', 'cifar-10-batches-py'
+# The directory of each, in data_dir.
+DATASETS = {'cifar10': _BINARY, 'synthetic': 'synthetic'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +109,8 @@ def ensure(name, data_dir, urls=(), archives=ARCHIVES):
   Raises:
     UserError: there is no getting them, or a file is damaged.
   """
-  look_up(name, dict.fromkeys(DATASETS), 'dataset')
-  directory = pathlib.Path(data_dir).absolute() / (
-      'synthetic' if name == 'synthetic' else _BINARY)
+  directory = pathlib.Path(data_dir).absolute() / look_up(
+      name, DATASETS, 'dataset')
   if not directory.exists():
     with _writing(directory.parent):
       if directory.exists():

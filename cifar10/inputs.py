@@ -14,9 +14,9 @@ from typing import Callable, NamedTuple
 import tensorflow.compat.v1 as tf
 
 from cifar10 import augmentation
-from cifar10 import layers
 from cifar10 import look_up
 from cifar10 import records
+from cifar10 import summaries
 from cifar10 import UserError
 
 QUEUE_THREADS = 16
@@ -112,7 +112,7 @@ def distorted_inputs(files, record_format, distort, batch_size, seed,
     first_step = tf.train.get_or_create_global_step()
     images, labels = _next_batch(
         tf.data.Dataset.range(first_step, tf.int64.max), batch)
-  layers.image_summary('images', images)
+  summaries.image('images', images)
   return images, labels
 
 
@@ -140,7 +140,7 @@ def inputs(files, record_format, preprocess, batch_size, start, end):
 
     images, labels = _next_batch(
         tf.data.Dataset.range(start, end, batch_size), batch)
-  layers.image_summary('images', images)
+  summaries.image('images', images)
   return images, labels
 
 
@@ -175,7 +175,7 @@ def queue_inputs(files, record_format, distort, batch_size, seed,
         batch_size, num_threads=QUEUE_THREADS,
         capacity=min_queue_examples + 3 * batch_size,
         min_after_dequeue=min_queue_examples, seed=seed)
-  layers.image_summary('images', images)
+  summaries.image('images', images)
   return images, labels
 
 

@@ -1,4 +1,4 @@
-"""What networks are made of: variables on the CPU, layers, summaries.
+"""What networks are made of: variables on the CPU, and layers.
 
 Towers share one set of variables, so these live on the CPU, beside the place
 where the towers' gradients meet (tutorial: "Training a Model Using Multiple GPU
@@ -11,8 +11,7 @@ import zlib
 
 import tensorflow.compat.v1 as tf
 
-
-_HISTOGRAM_VALUES = 2**17
+from cifar10 import summaries
 
 
 class Tower(NamedTuple):
@@ -290,43 +289,5 @@ def activation_summary(activations):
   scope = tf.get_variable_scope()
   if scope.reuse:
     return
-  histogram_summary(f'{scope.name}/activations', activations)
-  scalar_summary(f'{scope.name}/sparsity', tf.nn.zero_fraction(activations))
-
-
-# Summaries, on the CPU, where their kernels are. tf.summary.* would put the
-# name scope into the tag, `tower_0/`, and replace all but letters and digits.
-
-
-def scalar_summary(tag, value):
-  """Collects a scalar summary under exactly this tag."""
-  _collect(tf.raw_ops.ScalarSummary, tags=tag, values=value)
-
-
-def histogram_summary(tag, values):
-  """Collects a histogram summary under exactly this tag.
-
-  Args:
-    tag: the tag.
-    values: float tensor, [n, ...]. Of very many values, the n parts are thinned
-      out evenly: counting a million takes longer than a training step. What is
-      not finite counts as 0: it would end the training, without saying why.
-  """
-  size = values.shape.num_elements() or tf.size(values)
-  values = values[::1 + size // _HISTOGRAM_VALUES]
-  values = tf.where(tf.is_finite(values), values, tf.zeros_like(values))
-  _collect(tf.raw_ops.HistogramSummary, tag=tag, values=values)
-
-
-def image_summary(tag, images, max_images=3):
-  """Collects the first pictures of an [n, height, width, depth] batch, each
-  scaled to its own range, under `tag/image/0` and so on."""
-  with tf.device('/cpu:0'):
-    images = tf.cast(images[:max_images], tf.float32)
-  _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=images,
-           max_images=max_images)
-
-
-def _collect(summary, **arguments):
-  with tf.device('/cpu:0'):
-    tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary(**arguments))
+  summaries.histogram(f'{scope.name}/activations', activations)
+  summaries.scalar(f'{scope.name}/sparsity', tf.nn.zero_fraction(activations))

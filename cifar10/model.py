@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
 from cifar10 import optimizers
+from cifar10 import summaries
 from cifar10.recipe import Recipe
 
 # Tutorial: "about 86%" after 60 to 100 thousand steps of 128 images of 50,000;
@@ -218,14 +219,14 @@ def train(losses, gradients, recipe, batch_size, num_examples,
     train_op = tf.group(*updates)
 
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
-    layers.scalar_summary('learning_rate', learning_rate)
+    summaries.scalar('learning_rate', learning_rate)
     for tag, value in losses.items():
       if tag in averaged:
-        layers.scalar_summary(f'{tag} (raw)', value)
-      layers.scalar_summary(tag, averaged.get(tag, value))
+        summaries.scalar(f'{tag} (raw)', value)
+      summaries.scalar(tag, averaged.get(tag, value))
     for variable, gradient in zip(variables, gradients):
-      layers.histogram_summary(variable.op.name, variable.read_value())
-      layers.histogram_summary(f'{variable.op.name}/gradients', gradient)
+      summaries.histogram(variable.op.name, variable.read_value())
+      summaries.histogram(f'{variable.op.name}/gradients', gradient)
 
   return Step(train_op, step, learning_rate, losses, norms)
 

@@ -25,17 +25,16 @@ from cifar10 import training
 FLAGS = flags.FLAGS
 
 
-def tower_loss(network, images, labels, num_classes, tower, dtype='float32'):
+def tower_loss(network, images, labels, num_classes, tower):
   """Computes the losses of one tower, and their gradients.
 
   Args:
     network: a module of `networks`.
-    images: [n, height, width, depth] of type `dtype`, the tower's part of the
-      batch.
+    images: [n, height, width, depth] of the type to compute in, the tower's
+      part of the batch.
     labels: int32 [n].
     num_classes: how many classes to tell apart.
     tower: the `layers.Tower`.
-    dtype: what the network computes in.
 
   Returns:
     losses: what `model.loss()` returns.
@@ -43,7 +42,7 @@ def tower_loss(network, images, labels, num_classes, tower, dtype='float32'):
   """
   logits = network.inference(images, num_classes, tower)
   losses = model.loss(logits, labels)
-  return losses, model.gradients(losses, dtype)
+  return losses, model.gradients(losses, images.dtype)
 
 
 def average_gradients(tower_gradients):
@@ -120,8 +119,7 @@ def build(run, data, devices, augment=None):
     with tf.device(device), tf.name_scope(f'tower_{i}'), \
         tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
       towers.append(tower_loss(network, *part, data.format.num_classes,
-                               layers.Tower(step, i, len(devices)),
-                               run.dtype))
+                               layers.Tower(step, i, len(devices))))
 
   with tf.device('/cpu:0'):
     tower_losses, tower_gradients = zip(*towers)
@@ -141,6 +139,6 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.define_training_flags(dataset.DATASETS, list(networks.NETWORKS))
+  cli.define_training_flags(dataset.DATASETS, networks.NETWORKS)
   cli.define_tower_flag()
   cli.run(main)

@@ -63,6 +63,6 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.define_training_flags(dataset.DATASETS, list(networks.NETWORKS))
+  cli.define_training_flags(dataset.DATASETS, networks.NETWORKS)
   flags.DEFINE_bool('list_networks', False, 'List the networks, and end.')
   cli.run(main)

@@ -17,7 +17,6 @@ from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import training
 from cifar10 import UserError
-from tests.conftest import assert_same_checkpoints
 from tests.conftest import read_checkpoint
 
 
@@ -88,19 +87,12 @@ def test_products_are_of_the_type_and_variables_are_not(make_run, dtype):
     assert value.dtype == (np.int64 if name == 'global_step' else np.float32)
 
 
-@pytest.mark.parametrize('name, dtype', [
-    ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
-def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
-  whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
-                               dtype=dtype, train_dir=str(tmp_path / 'whole')))
-  for steps in 2, 3:
-    parts = train.train(make_run(network=name, batch_size=4, max_steps=steps,
-                                 dtype=dtype))
-  assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-3',
-                          f'{parts.train_dir}/model.ckpt-3')
-  assert run_lib.load(parts.train_dir).dtype == dtype
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_a_run_stays_in_its_type(make_run, dtype):
+  run = train.train(make_run(network='softmax', max_steps=1, dtype=dtype))
+  assert run_lib.load(run.train_dir).dtype == dtype
   with pytest.raises(UserError, match=f'dtype {dtype}, not float32'):
-    train.train(make_run(network=name, batch_size=4, max_steps=3))
+    train.train(make_run(network='softmax', max_steps=2))
 
 
 def test_two_towers_of_bfloat16_equal_one_device_but_for_rounding(make_run,

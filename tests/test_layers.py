@@ -3,6 +3,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
+from cifar10 import summaries
 
 RNG = np.random.default_rng(0)
 
@@ -93,7 +94,7 @@ def test_histograms_of_many_values_are_thinned_out_evenly():
     # 2**17 values are 1,024 rows: every second of 1,500, third of 2,100.
     for rows in 1000, 1500, 2100:
       values = tf.range(float(rows))[:, tf.newaxis] * tf.ones([1, 128])
-      layers.histogram_summary(f'h{rows}', values)
+      summaries.histogram(f'h{rows}', values)
     summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
   for value, (rows, left) in zip(summary.value, ((1000, 1000), (1500, 750),
                                                  (2100, 700))):

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import model
 from cifar10.recipe import Recipe
+from tests.test_layers import numpy_lrn
 
 SHAPES = {
     'conv1/weights': [5, 5, 3, 64], 'conv1/biases': [64],
@@ -47,12 +48,6 @@ def test_initial_values_depend_on_seed_and_name_alone():
   assert (initial(1, 0) != initial(2, 0)).any()
 
 
-def numpy_lrn(x):
-  squares = np.pad(x**2, [(0, 0)] * 3 + [(4, 4)])
-  sums = sum(squares[..., i:i + x.shape[-1]] for i in range(9))
-  return x / (1 + 0.001 / 9 * sums)**0.75
-
-
 def test_inference_equals_numpy_for_any_batch_size():
   images = np.random.default_rng(0).normal(size=(3, 24, 24, 3))
   with tf.Graph().as_default(), tf.Session() as session:
@@ -80,11 +75,14 @@ def test_inference_equals_numpy_for_any_batch_size():
     return np.max([padded[:, i:i + size:2, j:j + size:2]
                    for i in range(3) for j in range(3)], axis=0)
 
+  def normalize(x):
+    return numpy_lrn(x, 4, 1, 0.001 / 9)
+
   def dense(x, scope):
     return x @ weights[f'{scope}/weights'] + weights[f'{scope}/biases']
 
-  x = numpy_lrn(pool(conv(images, 'conv1')))
-  x = pool(numpy_lrn(conv(x, 'conv2'))).reshape(3, -1)
+  x = normalize(pool(conv(images, 'conv1')))
+  x = pool(normalize(conv(x, 'conv2'))).reshape(3, -1)
   x = np.maximum(dense(x, 'local3'), 0)
   x = np.maximum(dense(x, 'local4'), 0)
   np.testing.assert_allclose(found, dense(x, 'softmax_linear'), rtol=1e-3,

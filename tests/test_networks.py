@@ -79,12 +79,15 @@ def test_any_number_of_images(name):
   np.testing.assert_allclose(three[:1], one, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', networks.NETWORKS)
-def test_resumed_equals_uninterrupted(make_run, tmp_path, name):
+@pytest.mark.parametrize('name, dtype', [
+    *((name, 'float32') for name in networks.NETWORKS),
+    ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
+def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
   whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
-                               train_dir=str(tmp_path / 'whole')))
+                               dtype=dtype, train_dir=str(tmp_path / 'whole')))
   for steps in 2, 3:
-    parts = train.train(make_run(network=name, batch_size=4, max_steps=steps))
+    parts = train.train(make_run(network=name, batch_size=4, max_steps=steps,
+                                 dtype=dtype))
   assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-3',
                           f'{parts.train_dir}/model.ckpt-3')
 
