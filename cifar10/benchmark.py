@@ -24,6 +24,7 @@ from typing import NamedTuple
 from absl import flags
 import tensorflow.compat.v1 as tf
 
+from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
 from cifar10 import evaluation
@@ -189,7 +190,7 @@ def measure_program(run, devices, num_windows, trace=None):
 def measure_evaluation(run, data, num_windows):
   """Measures the test images evaluated, graph and checkpoint included; returns
   a `Rate`."""
-  checkpoint = evaluation.newest_checkpoint(run.train_dir)
+  checkpoint = checkpoints.newest(run.train_dir)
   return rate_of([
       _window(lambda: evaluation.evaluate(checkpoint, run, data).num_examples)
       for _ in range(num_windows)])

@@ -16,11 +16,9 @@ somebody extracted from it:
 
 import contextlib
 import dataclasses
-import fcntl
 import pathlib
 import re
 import shutil
-import sys
 import tarfile
 import zlib
 
@@ -29,6 +27,7 @@ import numpy as np
 
 from cifar10 import cli
 from cifar10 import download
+from cifar10 import filesystem
 from cifar10 import look_up
 from cifar10 import pickles
 from cifar10 import records
@@ -112,7 +111,7 @@ def ensure(name, data_dir, urls=(), archives=ARCHIVES):
   directory = pathlib.Path(data_dir).absolute() / look_up(
       name, DATASETS, 'dataset')
   if not directory.exists():
-    with _writing(directory.parent):
+    with filesystem.explained(), filesystem.locked(directory.parent, wait=True):
       if directory.exists():
         pass  # Another process was faster.
       elif name == 'synthetic':
@@ -141,24 +140,6 @@ def _describe(name, directory):
     records.read(path, record_format)
   return Dataset(name, record_format, tuple(map(str, train)),
                  tuple(map(str, test)))
-
-
-@contextlib.contextmanager
-def _writing(data_dir):
-  """Creates data_dir and keeps other processes from writing to it meanwhile."""
-  try:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    # A lock of the operating system's, which ends with the process.
-    with (data_dir / '.lock').open('w') as lock:
-      try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        print(f'Waiting for another process that prepares data in {data_dir}',
-              file=sys.stderr)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-      yield
-  except OSError as e:
-    raise UserError(f'{e.filename or data_dir}: {e.strerror}') from e
 
 
 @contextlib.contextmanager

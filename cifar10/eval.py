@@ -9,18 +9,19 @@ directory without it, from the 2016 code, holds the tutorial's network.
 """
 
 import dataclasses
-import os
 import sys
 import time
 
 from absl import flags
-import tensorflow.compat.v1 as tf
 
+from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
 from cifar10 import evaluation
+from cifar10 import filesystem
 from cifar10 import model
 from cifar10 import run as run_lib
+from cifar10 import summaries
 from cifar10 import UserError
 
 FLAGS = flags.FLAGS
@@ -49,18 +50,16 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     SystemExit: SIGINT or SIGTERM came; the exit code is 128 + its number.
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
-  _check_writable(eval_dir)
   evaluated, next_time, told = None, 0, False
-  with cli.received_signals() as signals, tf.Graph().as_default(), \
-      tf.summary.FileWriter(eval_dir) as writer:
+  with filesystem.explained(), summaries.Writer(eval_dir) as writer, \
+      cli.received_signals() as signals:
     while not signals:
-      checkpoint = evaluation.newest_checkpoint(checkpoint_dir)
+      checkpoint = checkpoints.newest(checkpoint_dir)
       run = run_lib.load(checkpoint_dir) or _run_of_2016()
       is_last = checkpoint and run.max_steps and (
-          evaluation.step_of(checkpoint) >= run.max_steps)
+          checkpoints.step_of(checkpoint) >= run.max_steps)
       # A run started afresh writes other checkpoints of the same names.
-      identity = checkpoint and (
-          checkpoint, tf.train.get_checkpoint_mtimes([checkpoint]))
+      identity = checkpoint and checkpoints.identity(checkpoint)
       is_new = identity not in (None, evaluated)
       if is_new and (is_last or time.time() >= next_time):
         next_time = time.time() + interval_secs
@@ -73,8 +72,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
           next_time = 0
           continue
         evaluation.print_result(result, run, eval_data)
-        writer.add_summary(result.summary, result.step)
-        writer.flush()
+        writer.summary(result.summary, result.step)
         evaluated = identity
         if run_once:
           return
@@ -88,13 +86,6 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
           told = True
         time.sleep(1)
   sys.exit(128 + signals[0])
-
-
-def _check_writable(eval_dir):
-  try:
-    os.makedirs(eval_dir, exist_ok=True)
-  except OSError as e:
-    raise UserError(f'--eval_dir={eval_dir}: {e.strerror}') from e
 
 
 def _run_of_2016():

@@ -1,13 +1,14 @@
 """Measures a checkpoint on record files."""
 
 import os
-import re
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
+from cifar10 import filesystem
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
@@ -27,30 +28,6 @@ class Result(NamedTuple):
 
 class CheckpointGone(Exception):
   """The checkpoint could not be read, and there is a newer one by now."""
-
-
-def newest_checkpoint(directory):
-  """Returns the path of the newest checkpoint there, None without one.
-
-  Unlike tf.train.latest_checkpoint(), it finds those of the 2016 code, which
-  noted absolute paths, in a directory that was moved.
-  """
-  state = tf.train.get_checkpoint_state(directory)
-  if state is None:
-    return None
-  path = state.model_checkpoint_path
-  for path in path, os.path.join(directory, os.path.basename(path)):
-    if tf.train.checkpoint_exists(path):
-      return path
-  return None
-
-
-def step_of(checkpoint):
-  """Returns the step in the name of a checkpoint, `...-1000`."""
-  match = re.search(r'-(\d+)$', checkpoint)
-  if not match:
-    raise UserError(f'{checkpoint}: expected a name that ends in -STEP')
-  return int(match.group(1))
 
 
 def records_of(run, data, eval_data):
@@ -85,7 +62,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   """Measures a checkpoint on each of some records once.
 
   Args:
-    checkpoint: its path, as `newest_checkpoint()` gives.
+    checkpoint: its path, as `checkpoints.newest()` gives.
     run: the `Run` that wrote it.
     data: its `dataset.Dataset`.
     eval_data: 'test', 'train_eval' or 'holdout', see `records_of()`.
@@ -130,14 +107,14 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     with tf.Session(config=training.session_config(
         device_count=on_cpu)) as session:
       try:
-        _check_variables(checkpoint, variables)
+        checkpoints.check_variables(checkpoint, variables)
         saver.restore(session, checkpoint)
       except (tf.errors.OpError, ValueError) as e:
         # Trainers delete old checkpoints once a newer one is on record.
-        newest = newest_checkpoint(os.path.dirname(checkpoint))
-        if newest not in (None, checkpoint):
+        if checkpoints.find(os.path.dirname(checkpoint))[:1] != [checkpoint]:
           raise CheckpointGone(checkpoint) from e
-        raise UserError(f'{checkpoint}: cannot be read: {e}') from e
+        raise UserError(f'{checkpoint}: cannot be read: '
+                        f'{filesystem.reason(e)}') from e
       session.run(initialize)
       # The summaries are of the first batch, and measure it like the others.
       totals, summary = session.run([sums, summaries])
@@ -149,17 +126,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   summary = tf.Summary.FromString(summary)
   for tag, value in metrics.items():
     summary.value.add(tag=tag, simple_value=value)
-  return Result(step_of(checkpoint), count, metrics, summary)
-
-
-def _check_variables(checkpoint, variables):
-  """Raises UserError unless the checkpoint has what is to be restored."""
-  found = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
-  for name, variable in variables.items():
-    shape = variable.shape.as_list()
-    if found.get(name) != shape:
-      raise UserError(f'{checkpoint}: is not of this network: {name} '
-                      f'{found.get(name, "is missing")}, expected {shape}')
+  return Result(checkpoints.step_of(checkpoint), count, metrics, summary)
 
 
 def evaluate_newest(run):
@@ -171,7 +138,7 @@ def evaluate_newest(run):
   """
   data = dataset.ensure(run.dataset, run.data_dir)
   eval_data = 'holdout' if run.holdout else 'test'
-  result = evaluate(newest_checkpoint(run.train_dir), run, data, eval_data)
+  result = evaluate(checkpoints.newest(run.train_dir), run, data, eval_data)
   print_result(result, run, eval_data)
 
 

@@ -84,10 +84,11 @@ def train(run, devices, fresh=False, hooks=(), augment=None, config=None):
     The `Run`, with what was None filled in.
   """
   run = dataclasses.replace(run, num_towers=len(devices))
-  run, data = training.prepare(run, fresh, augment)
-  print('Towers: ' + ', '.join(
-      f'tower_{i} on {device}' for i, device in enumerate(devices)), flush=True)
-  with tf.Graph().as_default():
+  run, data = training.prepare(run, augment)
+  with training.open_train_dir(run, fresh), tf.Graph().as_default():
+    print('Towers: ' + ', '.join(
+        f'tower_{i} on {device}' for i, device in enumerate(devices)),
+        flush=True)
     training.loop(build(run, data, devices, augment), run, hooks, config)
   return run
 

@@ -1,8 +1,13 @@
-"""Summaries for TensorBoard, collected under exactly the tag they are given.
+"""Summaries for TensorBoard, and the event files it reads them from.
 
-tf.summary.* would put the name scope into the tag, `tower_0/`, and replace all
-but letters and digits. They are made on the CPU, where their kernels are.
+Summaries are collected under exactly the tag they are given: tf.summary.* would
+put the name scope into it, `tower_0/`, and replace all but letters and digits.
+They are made on the CPU, where their kernels are.
 """
+
+import os
+import socket
+import time
 
 import tensorflow.compat.v1 as tf
 
@@ -41,3 +46,44 @@ def image(tag, images, max_images=3):
 def _collect(summary, **arguments):
   with tf.device('/cpu:0'):
     tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary(**arguments))
+
+
+class Writer:
+  """Writes an event file.
+
+  Unlike tf.summary.FileWriter, which hands events to a thread of its own, each
+  is in the file when the call that adds it returns, or that raises what went
+  wrong: no checkpoint is ever ahead of its event files. Use it in a `with`.
+  """
+
+  def __init__(self, directory):
+    os.makedirs(directory, exist_ok=True)
+    # Readers take a directory's event files in the order of their names.
+    name = f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}'
+    self._records = tf.io.TFRecordWriter(os.path.join(directory, name))
+    self._add(file_version='brain.Event:2')
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused_args):
+    self._records.close()
+
+  def graph(self, graph):
+    """Adds a tf.Graph."""
+    self._add(graph_def=graph.as_graph_def(
+        add_shapes=True).SerializeToString())
+
+  def start(self, step):
+    """Notes that a training starts, at this step: readers drop what one that
+    was killed wrote from there on."""
+    self._add(session_log=tf.SessionLog(status=tf.SessionLog.START), step=step)
+
+  def summary(self, summary, step):
+    """Adds a tf.Summary."""
+    self._add(summary=summary, step=step)
+
+  def _add(self, **fields):
+    event = tf.Event(wall_time=time.time(), **fields)
+    self._records.write(event.SerializeToString())
+    self._records.flush()

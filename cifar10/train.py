@@ -37,9 +37,9 @@ def train(run, fresh=False, hooks=(), augment=None):
     The `Run`, with what was None filled in.
   """
   run = dataclasses.replace(run, num_towers=1)
-  run, data = training.prepare(run, fresh, augment)
+  run, data = training.prepare(run, augment)
   network = networks.find(run.network)
-  with tf.Graph().as_default():
+  with training.open_train_dir(run, fresh), tf.Graph().as_default():
     tf.set_random_seed(run.seed)
     images, labels = training.batch(run, data, augment)
     tower = layers.Tower(

@@ -1,12 +1,13 @@
 """What the training programs share: start or resume, the loop, the end.
 
     run, data = training.prepare(Run(...))
-    with tf.Graph().as_default():
+    with training.open_train_dir(run), tf.Graph().as_default():
       images, labels = training.batch(run, data)
       ...
       training.loop(model.train(...), run)
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -17,11 +18,14 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
+from cifar10 import filesystem
 from cifar10 import inputs
 from cifar10 import networks
 from cifar10 import run as run_lib
+from cifar10 import summaries
 from cifar10 import UserError
 
 
@@ -29,15 +33,11 @@ from cifar10 import UserError
 _MAX_OVERFLOWS = 100
 
 
-def prepare(run, fresh=False, augment=None):
-  """Gets everything ready that a run needs outside the graph.
-
-  Makes sure that the data is there, and that run.train_dir holds this run or
-  nothing.
+def prepare(run, augment=None):
+  """Makes sure that the data of a run is there, and the run complete.
 
   Args:
     run: the `Run`.
-    fresh: whether to move an existing run.train_dir aside and start over.
     augment: a function in place of the recipe's augmentation, if any.
 
   Returns:
@@ -45,7 +45,7 @@ def prepare(run, fresh=False, augment=None):
     data: its `dataset.Dataset`.
 
   Raises:
-    UserError: the data cannot be had, or train_dir holds something else.
+    UserError: the data cannot be had, or the run cannot be, with it.
   """
   recipe = run.recipe or networks.find(run.network).RECIPE
   if run.batch_size:
@@ -65,19 +65,33 @@ def prepare(run, fresh=False, augment=None):
   if run.max_steps is None:
     run = dataclasses.replace(run, max_steps=recipe.num_steps(
         run.num_examples, run.global_batch))
-
-  try:
-    if fresh and os.path.exists(run.train_dir):
-      _move_aside(run.train_dir)
-    os.makedirs(run.train_dir, exist_ok=True)
-    _check_same_run(run)
-  except OSError as e:
-    raise UserError(f'--train_dir={run.train_dir}: cannot be written: '
-                    f'{e.strerror}') from e
-  print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
-        f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
-        f'Recipe: {recipe.changed()}', flush=True)
   return run, data
+
+
+@contextlib.contextmanager
+def open_train_dir(run, fresh=False):
+  """Makes sure that run.train_dir holds this run or nothing, and keeps other
+  trainers out of it until the end of the `with`.
+
+  Args:
+    run: a prepared `Run`.
+    fresh: whether to move an existing run.train_dir aside and start over.
+
+  Raises:
+    UserError: it holds something else, another trainer has it, or, in all of
+      the `with`, the file system refuses to read or write a file.
+  """
+  with filesystem.explained():
+    if fresh and os.path.exists(run.train_dir):
+      with filesystem.locked(run.train_dir):
+        _move_aside(run.train_dir)
+    with filesystem.locked(run.train_dir):
+      _check_same_run(run)
+      checkpoints.remove_unfinished(run.train_dir)
+      print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
+            f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
+            f'Recipe: {run.recipe.changed()}', flush=True)
+      yield
 
 
 def _move_aside(train_dir):
@@ -93,7 +107,7 @@ def _check_same_run(run):
   ways_out = '--fresh starts over (and moves this directory aside), or choose '\
       'another --train_dir'
   if old is None:
-    if tf.train.latest_checkpoint(run.train_dir):
+    if checkpoints.find(run.train_dir):
       raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
                       f'there is no telling what they are: {ways_out}')
     return
@@ -114,11 +128,7 @@ def _describe(run):
     raise UserError(
         f'{run.train_dir} holds a run of {old.num_towers} towers, not '
         f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
-  try:
-    run_lib.save(run)
-  except OSError as e:
-    raise UserError(f'{run_lib.path(run.train_dir)}: cannot be written: '
-                    f'{e.strerror}') from e
+  run_lib.save(run)
 
 
 def batch(run, data, augment=None):
@@ -160,7 +170,8 @@ def session_config(log_device_placement=False, **options):
 def loop(step, run, hooks=(), config=None):
   """Trains from the newest checkpoint, or the start, to run.max_steps.
 
-  To be called inside the graph, and last: the graph is finalized.
+  To be called in `open_train_dir()`, inside the graph, and last: the graph is
+  finalized.
 
   Args:
     step: the `model.Step` to repeat.
@@ -169,14 +180,20 @@ def loop(step, run, hooks=(), config=None):
     config: ConfigProto of the session; default: `session_config()`.
 
   Raises:
-    UserError: the loss, a gradient or a weight is not finite.
+    UserError: the loss, a gradient or a weight is not finite; or there are
+      checkpoints, but none that can be read, or is of this graph.
     SystemExit: SIGINT or SIGTERM came. The step was finished and saved; the
       exit code is 128 + the signal's number.
   """
   started = time.time()
   _describe(run)
+  checkpoint = checkpoints.newest(run.train_dir)
+  if checkpoint:
+    checkpoints.check_variables(
+        checkpoint, {v.op.name: v for v in tf.global_variables()})
+    checkpoints.point_to(checkpoint)
   global_step = tf.train.get_or_create_global_step()
-  summaries = tf.summary.merge_all()
+  summary_op = tf.summary.merge_all()
   with tf.name_scope('finite'):
     finite = tf.reduce_all([
         tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables()
@@ -189,7 +206,7 @@ def loop(step, run, hooks=(), config=None):
 
   with cli.received_signals() as signals, \
       tf.train.MonitoredSession(creator, hooks) as session, \
-      tf.summary.FileWriter(run.train_dir, tf.get_default_graph()) as writer:
+      summaries.Writer(run.train_dir) as writer:
 
     def run_without_hooks(fetches):
       return session.run_step_fn(
@@ -199,7 +216,6 @@ def loop(step, run, hooks=(), config=None):
       """Saves what `number` steps have made of the variables."""
       if not run_without_hooks(finite):
         report.not_finite('after it, a weight is not finite')
-      writer.flush()  # No checkpoint is ahead of its event files.
       # Without a copy of the graph: that is in graph.pbtxt, once.
       session.run_step_fn(lambda step_context: saver.save(
           step_context.session, os.path.join(run.train_dir, 'model.ckpt'),
@@ -207,9 +223,9 @@ def loop(step, run, hooks=(), config=None):
 
     report = _Reporter(run)
     tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
+    writer.graph(tf.get_default_graph())
     number = saved = int(run_without_hooks(global_step))
-    # Readers drop what a killed process wrote from this step on.
-    writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), number)
+    writer.start(number)
     if number >= run.max_steps:
       print(f'{run.train_dir} is at step {number} already.')
     elif number:
@@ -218,10 +234,10 @@ def loop(step, run, hooks=(), config=None):
     while number < run.max_steps and not signals and not session.should_stop():
       # Summaries ride on the step: a run of their own would cost a batch.
       due = number % run.summary_steps == 0
-      values, summary = session.run([step, summaries if due else []])
+      values, summary = session.run([step, summary_op if due else []])
       report.step(values)
       if due:
-        writer.add_summary(summary, number)
+        writer.summary(tf.Summary.FromString(summary), number)
       number = int(values.step) + 1
       if number % run.checkpoint_steps == 0:
         save(number)
@@ -231,9 +247,10 @@ def loop(step, run, hooks=(), config=None):
 
   took = cli.duration(time.time() - started)
   if signals:
-    print(f'{signal.Signals(signals[0]).name}: stopped and saved at step '
-          f'{number} of {run.max_steps}, after {took}. The same command, '
-          'without --fresh, goes on from there.', flush=True)
+    print(f'{signal.Signals(signals[0]).name}: stopped '
+          f'{"and saved " if number else ""}at step {number} of '
+          f'{run.max_steps}, after {took}. The same command, without --fresh, '
+          'goes on from there.', flush=True)
     sys.exit(128 + signals[0])
   print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
         f'tensorboard --logdir={run.train_dir}', flush=True)

@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -273,7 +274,7 @@ def test_a_killed_process_leaves_neither_lock_nor_data(tmp_path):
   (tmp_path / 'synthetic.part' / 'data_batch_9.bin').write_bytes(b'half')
   waiting = prepare('0')
   for line in waiting.stderr:
-    if 'Waiting for another process' in line:
+    if re.search(r'process \d+ on .* is at work there: waiting', line):
       break
   assert not (tmp_path / 'synthetic').exists()
   killed.send_signal(signal.SIGKILL)

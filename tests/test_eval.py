@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from cifar10 import checkpoints
 from cifar10 import dataset
 from cifar10 import eval as eval_lib
 from cifar10 import evaluation
@@ -183,7 +184,7 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
   with pytest.raises(UserError, match='--device=cpu0: expected'):
     eval_lib.evaluate(str(copy_of_trained), eval_dir, device='cpu0')
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='--eval_dir=.*file/eval: Not a dir'):
+  with pytest.raises(UserError, match='file/eval: Not a directory'):
     eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'file' / 'eval'))
 
   # A network with other variables under the same name.
@@ -201,12 +202,12 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
 @pytest.mark.parametrize('name, step', [
     ('/a/model.ckpt-0', 0), ('model.ckpt-12345', 12345), ('/b-7/x-1-22', 22)])
 def test_step_of(name, step):
-  assert evaluation.step_of(name) == step
+  assert checkpoints.step_of(name) == step
 
 
 def test_a_name_without_a_step():
   with pytest.raises(UserError, match='final: expected .* -STEP'):
-    evaluation.step_of('/a-1/final')
+    checkpoints.step_of('/a-1/final')
 
 
 def test_beside_a_trainer(start, data_dir, tmp_path):

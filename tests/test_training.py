@@ -43,7 +43,7 @@ def test_what_a_run_leaves_behind(make_run, capsys):
   events = {name for name in files if name.startswith('events')}
   assert len(events) == 1
   assert files - events == {
-      'run.json', 'graph.pbtxt', 'checkpoint',
+      '.lock', 'run.json', 'graph.pbtxt', 'checkpoint',
       'model.ckpt-2.index', 'model.ckpt-2.data-00000-of-00001',
       'model.ckpt-4.index', 'model.ckpt-4.data-00000-of-00001'}
   variables = [f'{scope}/{name}' for scope in (
@@ -135,7 +135,7 @@ def test_checkpoints_without_a_description_are_not_touched(make_run):
 
 def test_a_new_run_needs_a_directory_it_can_make(make_run, tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='file/train: cannot be written'):
+  with pytest.raises(UserError, match='file/train: Not a directory'):
     train.train(make_run(train_dir=str(tmp_path / 'file' / 'train')))
 
 

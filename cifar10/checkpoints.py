@@ -1,0 +1,148 @@
+"""Finds the checkpoints of a directory, and tells which are sound.
+
+`DIRECTORY/checkpoint`, the state file, names the newest, once that is complete.
+Where it fails, because files are damaged or gone, the directory itself tells
+what else there is.
+"""
+
+import functools
+import glob
+import os
+import re
+import sys
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import filesystem
+from cifar10 import UserError
+
+
+def newest(directory):
+  """Finds the newest checkpoint whose every byte is as it was written.
+
+  What is wrong with those that should have been it goes to stderr, once.
+
+  Returns:
+    Its path, as savers take it; None if there is no checkpoint.
+
+  Raises:
+    UserError: there are checkpoints, and none of them is sound.
+  """
+  while True:
+    paths, problems = find(directory), []
+    for path in paths:
+      problem = _problem(path, identity(path))
+      if problem is None:
+        for line in problems:
+          _tell_once(f'{line}. Going on to an earlier checkpoint')
+        return path
+      problems.append(problem)
+      if find(directory) != paths:
+        break  # A trainer went on meanwhile, and deleted it.
+    else:
+      if problems:
+        raise UserError(f'{directory}: no checkpoint can be read\n  '
+                        + '\n  '.join(problems))
+      return None
+
+
+@functools.lru_cache(maxsize=None)
+def _tell_once(line):
+  print(line, file=sys.stderr, flush=True)
+
+
+def find(directory):
+  """Returns the paths of the checkpoints in a directory in the order to try
+  them: the one that the state file names, then by their steps, latest first."""
+  paths = [path[:-len('.index')]
+           for path in glob.glob(f'{glob.escape(directory)}/*-*.index')]
+  paths = [path for path in paths if re.search(r'-\d+$', path)]
+  paths.sort(key=step_of, reverse=True)
+  named = _named(directory)
+  if named in paths:
+    paths.remove(named)
+  return [named, *paths] if named else paths
+
+
+def _named(directory):
+  """Returns the path of the checkpoint that the state file names, or None."""
+  try:
+    state = tf.train.get_checkpoint_state(directory)
+  except ValueError:  # It is no text, or names nothing.
+    return None
+  if state is None:
+    return None
+  path = state.model_checkpoint_path
+  # The 2016 code noted absolute paths, wherever the directory went since.
+  return path if tf.train.checkpoint_exists(path) else os.path.join(
+      directory, os.path.basename(path))
+
+
+def identity(path):
+  """Returns what tells the checkpoint at `path` from an earlier one of the same
+  name."""
+  status = []
+  for name in sorted(glob.glob(f'{glob.escape(path)}*')):
+    try:
+      status.append((name, os.path.getsize(name), os.stat(name).st_mtime_ns))
+    except FileNotFoundError:
+      pass  # It is being deleted.
+  return path, tuple(status)
+
+
+@functools.lru_cache(maxsize=16)
+def _problem(path, unused_identity):
+  """Returns what is wrong with a checkpoint, None if nothing is."""
+  index, data = f'{path}.index', f'{path}.data-00000-of-00001'
+  if os.path.exists(path):
+    index = data = path  # The format before TensorFlow 1.0, one file.
+  for name in index, data:
+    if not os.path.exists(name):
+      return f'{name}: is missing'
+  # The index and each tensor carry a checksum, which reading verifies.
+  name = index
+  try:
+    reader = tf.train.load_checkpoint(path)
+    name = data
+    for tensor in reader.get_variable_to_shape_map():
+      reader.get_tensor(tensor)
+  except Exception as e:  # Damaged files raise almost anything.
+    return f'{name}: is damaged: {filesystem.reason(e)}'
+  return None
+
+
+def point_to(path):
+  """Makes the state file name this checkpoint, if it does not."""
+  directory = os.path.dirname(path)
+  if _named(directory) != path:
+    tf.train.update_checkpoint_state(directory, os.path.basename(path))
+
+
+def remove_unfinished(directory):
+  """Removes what a killed process left of files it was writing."""
+  for pattern in '*.tempstate*', 'checkpoint.tmp*', 'graph.pbtxt.tmp*':
+    for path in glob.glob(f'{glob.escape(directory)}/{pattern}'):
+      os.remove(path)
+
+
+def step_of(path):
+  """Returns the step in the name of a checkpoint, `...-1000`."""
+  match = re.search(r'-(\d+)$', path)
+  if not match:
+    raise UserError(f'{path}: expected a name that ends in -STEP')
+  return int(match.group(1))
+
+
+def check_variables(path, variables):
+  """Raises UserError unless a checkpoint has the variables of a graph.
+
+  Args:
+    path: of the checkpoint.
+    variables: dict of variables by the names they have in the checkpoint.
+  """
+  found = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  for name, variable in variables.items():
+    shape = variable.shape.as_list()
+    if found.get(name) != shape:
+      raise UserError(f'{path}: is not of this network: {name} '
+                      f'{found.get(name, "is missing")}, expected {shape}')

@@ -1,0 +1,68 @@
+"""Locks, and what to say when the file system refuses."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import time
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import UserError
+
+
+@contextlib.contextmanager
+def explained():
+  """Turns what the file system refuses (no room, no permission, nothing there)
+  into a UserError that names the file."""
+  try:
+    yield
+  except OSError as e:
+    raise UserError(f'{e.filename}: {e.strerror}' if e.filename
+                    else str(e)) from e
+  except (tf.errors.DataLossError, tf.errors.NotFoundError,
+          tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError,
+          tf.errors.UnknownError) as e:
+    raise UserError(reason(e)) from e
+
+
+def reason(error):
+  """Returns the line of an exception that says what happened."""
+  text = getattr(error, 'message', None) or str(error)
+  # What an operation of a graph raises tells of the operation first.
+  return (text.partition('\nNode: ')[2].partition('\n')[2] or text).split(
+      '\n')[0]
+
+
+@contextlib.contextmanager
+def locked(directory, wait=False):
+  """Keeps other processes out of a directory, which is made if need be.
+
+  The lock, on DIRECTORY/.lock, is the operating system's: it ends with the
+  process, whatever ends that. The file stays, and tells who had it last.
+
+  Args:
+    directory: its path.
+    wait: whether to wait for another process to end, or to refuse.
+
+  Raises:
+    UserError: another process, which it names, has the lock.
+  """
+  os.makedirs(directory, exist_ok=True)
+  with open(os.path.join(directory, '.lock'), 'a+', encoding='utf-8') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      busy = (f'{directory}: {file.read() or "another process"} is at work '
+              'there')
+      if not wait:
+        raise UserError(busy) from None
+      print(f'{busy}: waiting for it', file=sys.stderr)
+      fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}, since '
+               + time.strftime('%Y-%m-%d %H:%M:%S'))
+    file.flush()
+    yield
