@@ -111,7 +111,8 @@ def ensure(name, data_dir, urls=(), archives=ARCHIVES):
   directory = pathlib.Path(data_dir).absolute() / look_up(
       name, DATASETS, 'dataset')
   if not directory.exists():
-    with filesystem.explained(), filesystem.locked(directory.parent, wait=True):
+    with filesystem.explained(data_dir), \
+        filesystem.locked(directory.parent, wait=True):
       if directory.exists():
         pass  # Another process was faster.
       elif name == 'synthetic':

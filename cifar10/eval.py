@@ -51,7 +51,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
   evaluated, next_time, told = None, 0, False
-  with filesystem.explained(), summaries.Writer(eval_dir) as writer, \
+  with filesystem.explained(eval_dir), summaries.Writer(eval_dir) as writer, \
       cli.received_signals() as signals:
     while not signals:
       checkpoint = checkpoints.newest(checkpoint_dir)

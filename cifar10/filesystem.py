@@ -13,14 +13,14 @@ from cifar10 import UserError
 
 
 @contextlib.contextmanager
-def explained():
+def explained(directory):
   """Turns what the file system refuses (no room, no permission, nothing there)
-  into a UserError that names the file."""
+  into a UserError that names the file, or the directory if that is not known.
+  """
   try:
     yield
   except OSError as e:
-    raise UserError(f'{e.filename}: {e.strerror}' if e.filename
-                    else str(e)) from e
+    raise UserError(f'{e.filename or directory}: {e.strerror or e}') from e
   except (tf.errors.DataLossError, tf.errors.NotFoundError,
           tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError,
           tf.errors.UnknownError) as e:

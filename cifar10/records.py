@@ -125,4 +125,5 @@ def write(path, images, labels):
   planes = np.asarray(images, np.uint8).transpose(0, 3, 1, 2)
   data = np.concatenate([labels.astype(np.uint8)[:, np.newaxis],
                          planes.reshape(len(labels), -1)], axis=1)
-  data.tofile(path)
+  with open(path, 'wb') as f:
+    f.write(data)

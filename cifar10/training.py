@@ -81,7 +81,7 @@ def open_train_dir(run, fresh=False):
     UserError: it holds something else, another trainer has it, or, in all of
       the `with`, the file system refuses to read or write a file.
   """
-  with filesystem.explained():
+  with filesystem.explained(run.train_dir):
     if fresh and os.path.exists(run.train_dir):
       with filesystem.locked(run.train_dir):
         _move_aside(run.train_dir)

@@ -2,9 +2,12 @@
 
 import glob
 import http.server
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 import threading
 
 import numpy as np
@@ -48,11 +51,11 @@ def start():
   """Starts `python -m cifar10.NAME FLAGS...`, and ends it with the test."""
   processes = []
 
-  def start_program(name, *arguments):
+  def start_program(name, *arguments, **options):
     process = subprocess.Popen(
         [sys.executable, '-u', '-m', f'cifar10.{name}', *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'})
+        env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}, **options)
     processes.append(process)
     return process
 
@@ -62,25 +65,44 @@ def start():
     process.communicate()
 
 
-@pytest.fixture
-def run_program(start):
-  """Runs a program to its end; returns exit code, stdout and stderr."""
+def run_main(name, arguments, out, err):
+  """Does what `python -m cifar10.NAME ARGUMENTS... >OUT 2>ERR` does."""
+  for path, stream in (out, sys.stdout), (err, sys.stderr):
+    os.dup2(os.open(path, os.O_WRONLY), stream.fileno())
+  sys.argv = [name, *arguments]
+  runpy.run_module(f'cifar10.{name}', run_name='__main__', alter_sys=True)
+
+
+@pytest.fixture(scope='session')
+def run_program():
+  """Runs a program to its end; returns exit code, stdout and stderr.
+
+  Each in a process of its own, which is forked from one that has imported
+  TensorFlow: that takes longer than most tests.
+  """
+  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+  context = multiprocessing.get_context('forkserver')
+  context.set_forkserver_preload(['tensorflow.compat.v1'])
+
   def run(name, *arguments):
-    process = start(name, *arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    with tempfile.NamedTemporaryFile('r') as out, \
+        tempfile.NamedTemporaryFile('r') as err:
+      process = context.Process(target=run_main, args=(
+          name, arguments, out.name, err.name))
+      process.start()
+      process.join(timeout=120)
+      process.kill()
+      process.join()
+      return process.exitcode, out.read(), err.read()
   return run
 
 
 @pytest.fixture(scope='session')
-def help_texts():
+def help_texts(run_program):
   """What `--help` prints, by program."""
-  return {program: subprocess.run(
-      [sys.executable, '-m', f'cifar10.{program}', '--help'],
-      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-      check=False).stdout
-      for program in ('train', 'multi_gpu_train', 'eval', 'dataset',
-                      'benchmark')}
+  return {program: run_program(program, '--help')[1]
+          for program in ('train', 'multi_gpu_train', 'eval', 'dataset',
+                          'benchmark')}
 
 
 @pytest.fixture

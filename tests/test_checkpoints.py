@@ -1,0 +1,174 @@
+"""Checkpoints that are damaged, gone, or not what they should be."""
+
+import glob
+import os
+import random
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import checkpoints
+from cifar10 import eval as eval_lib
+from cifar10 import train
+from cifar10 import UserError
+from cifar10.run import Run
+from tests.conftest import assert_same_checkpoints
+from tests.conftest import read_checkpoint
+from tests.conftest import scalars_of
+
+INDEX, DATA = '.index', '.data-00000-of-00001'
+STEPS = {'network': 'two_layer_fc', 'batch_size': 4, 'checkpoint_steps': 2,
+         'summary_steps': 1}
+
+
+def rewrite(path, change):
+  """Replaces a file by what change() makes of its bytes; None: deletes it."""
+  with open(path, 'rb') as f:
+    content = change(f.read())
+  os.remove(path)
+  if content is not None:
+    with open(path, 'wb') as f:
+      f.write(content)
+
+
+def flip(content, bit):
+  return (int.from_bytes(content, 'big') ^ 1 << bit).to_bytes(
+      len(content), 'big')
+
+
+@pytest.fixture(scope='module')
+def whole(data_dir, tmp_path_factory):
+  """An uninterrupted run to step 6, and a run that stopped at step 4."""
+  directory = tmp_path_factory.mktemp('whole')
+  return [train.train(Run(
+      train_dir=str(directory / str(steps)), max_steps=steps,
+      data_dir=data_dir, **STEPS)) for steps in (6, 4)]
+
+
+@pytest.fixture
+def stopped(whole, tmp_path):
+  """A copy of the directory of the run that stopped at step 4."""
+  return shutil.copytree(whole[1].train_dir, tmp_path / 'train')
+
+
+DAMAGE = {
+    'truncated data': (DATA, lambda content: content[:-1], 'is damaged: '),
+    'empty data': (DATA, lambda content: b'', 'is damaged: '),
+    'a flipped bit in the data': (
+        DATA, lambda content: flip(content, 54321), 'is damaged: .*hecksum'),
+    'no data': (DATA, lambda content: None, 'is missing'),
+    'truncated index': (INDEX, lambda content: content[:-1], 'is damaged: '),
+    'a flipped bit in the index': (
+        INDEX, lambda content: flip(content, 1000), 'is damaged: '),
+    'no index': (INDEX, lambda content: None, 'is missing'),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_training_and_evaluation_go_on_from_the_newest_sound_checkpoint(
+    whole, stopped, make_run, tmp_path, capsys, damage):
+  suffix, change, problem = DAMAGE[damage]
+  rewrite(f'{stopped}/model.ckpt-4{suffix}', change)
+  message = (f'{stopped}/model.ckpt-4{suffix}: {problem}.*'
+             r'\. Going on to an earlier checkpoint\n')
+  eval_lib.evaluate(str(stopped), str(tmp_path / 'eval'), run_once=True)
+  out, err = capsys.readouterr()
+  assert '(step 2, ' in out and re.fullmatch(message, err)
+
+  train.train(make_run(train_dir=str(stopped), max_steps=6, **STEPS))
+  assert 'Resuming at step 2 of 6' in capsys.readouterr().out
+  assert_same_checkpoints(f'{stopped}/model.ckpt-6',
+                          f'{whole[0].train_dir}/model.ckpt-6')
+  assert scalars_of(str(stopped)) == scalars_of(whole[0].train_dir)
+
+
+@pytest.mark.parametrize('state', [
+    None, b'', b'\xff\xfe\x00junk', b'model_checkpoint_path: "',
+    b'model_checkpoint_path: "model.ckpt-99"',
+    b'model_checkpoint_path: "/elsewhere/model.ckpt-3"'])
+def test_a_state_file_that_points_nowhere(stopped, make_run, tmp_path, state):
+  rewrite(f'{stopped}/checkpoint', lambda _: state)
+  train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
+  assert read_checkpoint(f'{stopped}/model.ckpt-5')['global_step'] == 5
+  assert tf.train.latest_checkpoint(str(stopped)).endswith('model.ckpt-5')
+
+
+def test_the_state_file_can_point_back(stopped, make_run, capsys):
+  (stopped / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-2"')
+  train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
+  assert 'Resuming at step 2 of 5' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('pattern', ['model.ckpt-*', '*.index', '*.data*'])
+def test_no_silent_start_over(stopped, make_run, tmp_path, pattern):
+  for path in glob.glob(f'{stopped}/{pattern}'):
+    os.remove(path)
+  before = sorted(os.listdir(stopped))
+  for work in (
+      lambda: train.train(make_run(train_dir=str(stopped), max_steps=5,
+                                   **STEPS)),
+      lambda: eval_lib.evaluate(str(stopped), str(tmp_path / 'eval'))):
+    with pytest.raises(UserError, match='no checkpoint can be read\n  '
+                       r'.*model.ckpt-4.(index|data).*: is missing'):
+      work()
+  assert sorted(os.listdir(stopped)) == before
+
+
+def test_another_networks_checkpoint(stopped, make_run, data_dir, tmp_path):
+  other = train.train(make_run(network='softmax', batch_size=4, max_steps=4,
+                                train_dir=str(tmp_path / 'other')))
+  for path in glob.glob(f'{other.train_dir}/model.ckpt-4*'):
+    shutil.copy(path, stopped)
+  with pytest.raises(UserError, match='model.ckpt-4: is not of this network: '):
+    train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
+  with pytest.raises(UserError, match='model.ckpt-4: is not of this network: '):
+    eval_lib.evaluate(str(stopped), str(tmp_path / 'eval'))
+
+
+def test_what_a_killed_process_left_half_written_is_removed(stopped, make_run):
+  for name in ('model.ckpt-5.data-00000-of-00001.tempstate123',
+               'checkpoint.tmp0123', 'graph.pbtxt.tmp4567'):
+    (stopped / name).write_bytes(b'half')
+  before = set(os.listdir(stopped))
+  train.train(make_run(train_dir=str(stopped), max_steps=4, **STEPS))
+  assert {name for name in before if 'tmp' in name or 'temp' in name} == (
+      before - set(os.listdir(stopped)))
+
+
+def test_any_damage_is_noticed_or_does_no_harm(tmp_path, capsys):
+  """Flips one bit, and cuts, at every byte of a small checkpoint."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    for i in range(3):
+      tf.get_variable(f'layer{i}/weights', initializer=tf.random.normal([7, 5]))
+    session.run(tf.global_variables_initializer())
+    saver = tf.train.Saver()
+    for step in 1, 2:
+      saver.save(session, f'{tmp_path}/model.ckpt', step,
+                 write_meta_graph=False)
+  path, rng = f'{tmp_path}/model.ckpt-2', random.Random(0)
+  expected, noticed = read_checkpoint(path), 0
+  for suffix in INDEX, DATA:
+    with open(path + suffix, 'rb') as f:
+      content = f.read()
+    for i in range(len(content)):
+      for damaged in flip(content, 8 * i + rng.randrange(8)), content[:i]:
+        with open(path + suffix, 'wb') as f:
+          f.write(damaged)
+        found = checkpoints.newest(str(tmp_path))
+        if found == path:
+          values = read_checkpoint(path)
+          assert values.keys() == expected.keys()
+          for name, value in values.items():
+            np.testing.assert_array_equal(value, expected[name])
+        else:
+          assert found.endswith('model.ckpt-1')
+          noticed += 1
+    with open(path + suffix, 'wb') as f:
+      f.write(content)
+  assert checkpoints.newest(str(tmp_path)) == path
+  # What is not noticed is padding.
+  assert noticed > 1000
+  assert f'{path}{DATA}: is damaged' in capsys.readouterr().err
