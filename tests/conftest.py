@@ -155,10 +155,28 @@ def summaries_of(directory):
           for value in event.summary.value}
 
 
+def events_of(directory):
+  """Returns what TensorBoard reads: scalars, histograms and encoded images, by
+  (tag, step); each once, in the order of its steps."""
+  events = event_accumulator.EventAccumulator(directory, size_guidance={
+      kind: 0 for kind in (event_accumulator.SCALARS, event_accumulator.IMAGES,
+                           event_accumulator.HISTOGRAMS)})
+  events.Reload()
+  found = {}
+  for kind, read, field in (
+      ('scalars', events.Scalars, 'value'),
+      ('histograms', events.Histograms, 'histogram_value'),
+      ('images', events.Images, 'encoded_image_string')):
+    for tag in events.Tags()[kind]:
+      steps = [event.step for event in read(tag)]
+      assert steps == sorted(set(steps))
+      found.update({(kind, tag, event.step): getattr(event, field)
+                    for event in read(tag)})
+  return found
+
+
 def scalars_of(directory):
   """Returns the scalars that TensorBoard reads, by (tag, step)."""
-  events = event_accumulator.EventAccumulator(
-      directory, size_guidance={event_accumulator.SCALARS: 0})
-  events.Reload()
-  return {(tag, event.step): event.value for tag in events.Tags()['scalars']
-          for event in events.Scalars(tag)}
+  return {(tag, step): value
+          for (kind, tag, step), value in events_of(directory).items()
+          if kind == 'scalars'}

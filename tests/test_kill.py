@@ -1,0 +1,112 @@
+"""Kills the training programs at random moments, and resumes them.
+
+The ordinary suite kills a few times; all of it:
+
+    python -m pytest -m long tests/test_kill.py -s
+"""
+
+import collections
+import glob
+import os
+import random
+import time
+
+import pytest
+
+from cifar10 import checkpoints
+from cifar10 import multi_gpu_train
+from cifar10 import train
+from tests.conftest import assert_same_checkpoints
+from tests.conftest import events_of
+
+MAX_STEPS = 40
+
+
+def moment_of_death(train_dir, steps_begun):
+  """Returns what a process that was just killed was doing."""
+  if not steps_begun:
+    return 'starting up'
+  newest = checkpoints.find(train_dir)
+  complete = glob.glob(f'{train_dir}/model.ckpt-*.index')
+  if glob.glob(f'{train_dir}/*temp*') or glob.glob(f'{train_dir}/*tmp*') or (
+      newest and max(map(checkpoints.step_of, (
+          path[:-len('.index')] for path in complete)))
+      != checkpoints.step_of(newest[0])):
+    return 'writing a checkpoint'
+  return 'training'
+
+
+def kill_and_resume(start, program, run, num_kills, rng):
+  """Starts a program until it was killed so often, and then to its end.
+
+  Returns:
+    What it was doing when it was killed, each time.
+  """
+  flags = [f'--{name}={getattr(run, name)}' for name in (
+      'train_dir', 'data_dir', 'dtype', 'max_steps', 'checkpoint_steps',
+      'summary_steps', 'log_frequency', 'keep_checkpoints', 'batch_size')]
+  if program == 'multi_gpu_train':
+    flags.append(f'--num_gpus={run.num_towers}')
+  moments = []
+  while True:
+    process = start(program, *flags)
+    last = len(moments) >= num_kills
+    if not last:
+      steps_begun = rng.random() < 0.7
+      if steps_begun:
+        for line in process.stdout:
+          if ' step ' in line:
+            break
+      time.sleep(rng.uniform(0, 1 if steps_begun else 7))
+      if process.poll() is None:
+        process.kill()
+        process.wait()
+        moments.append(moment_of_death(run.train_dir, steps_begun))
+    _, err = process.communicate(timeout=120)
+    if process.returncode == 0:
+      return moments
+    assert not last and process.returncode == -9, err
+
+
+def check(start, tmp_path, make_run, program, dtype, num_kills):
+  """Compares runs that are killed with one that is not."""
+  towers = 2 if program == 'multi_gpu_train' else 1
+  run = make_run(
+      train_dir=str(tmp_path / 'whole'), dtype=dtype, max_steps=MAX_STEPS,
+      checkpoint_steps=2, summary_steps=1, log_frequency=1, keep_checkpoints=2,
+      batch_size=4, num_towers=towers)
+  if towers == 1:
+    train.train(run)
+  else:
+    multi_gpu_train.train(run, ['/cpu:0'] * towers)
+  rng, moments = random.Random(f'{program} {dtype}'), []
+  expected = events_of(run.train_dir)
+  assert len(expected) > MAX_STEPS
+  while len(moments) < num_kills:
+    directory = str(tmp_path / f'killed after {len(moments)}')
+    moments += kill_and_resume(
+        start, program, make_run(**{**vars(run), 'train_dir': directory}),
+        num_kills - len(moments), rng)
+    assert_same_checkpoints(f'{run.train_dir}/model.ckpt-{MAX_STEPS}',
+                            f'{directory}/model.ckpt-{MAX_STEPS}')
+    found = events_of(directory)
+    assert found.keys() == expected.keys()
+    assert not [key for key in expected if found[key] != expected[key]]
+    assert sorted(glob.glob('model.ckpt-*.index', root_dir=directory)) == [
+        f'model.ckpt-{step}.index' for step in (MAX_STEPS - 2, MAX_STEPS)]
+    assert not [name for name in os.listdir(directory) if 'temp' in name]
+  print(f'\n{program} {dtype}: killed {len(moments)} times:',
+        dict(collections.Counter(moments)))
+
+
+@pytest.mark.parametrize('program, dtype', [
+    ('train', 'float32'), ('multi_gpu_train', 'bfloat16')])
+def test_killed_twice(start, tmp_path, make_run, program, dtype):
+  check(start, tmp_path, make_run, program, dtype, 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('program', ['train', 'multi_gpu_train'])
+def test_killed_again_and_again(start, tmp_path, make_run, program, dtype):
+  check(start, tmp_path, make_run, program, dtype, 13)
