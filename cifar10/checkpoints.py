@@ -82,11 +82,11 @@ def identity(path):
   """Returns what tells the checkpoint at `path` from an earlier one of the same
   name."""
   status = []
-  for name in sorted(glob.glob(f'{glob.escape(path)}*')):
+  for name in [path, *sorted(glob.glob(f'{glob.escape(path)}.*'))]:
     try:
       status.append((name, os.path.getsize(name), os.stat(name).st_mtime_ns))
     except FileNotFoundError:
-      pass  # It is being deleted.
+      pass  # Or it is being deleted.
   return path, tuple(status)
 
 

@@ -228,3 +228,38 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
   assert len(steps) > 1 and steps[-1] == 500
   assert not [step for step in steps if step % 25]
   assert {step for _, step in summaries_of(eval_dir)} == set(steps)
+
+
+@pytest.mark.long
+def test_beside_a_trainer_for_long(start, make_run, tmp_path):
+  """A few hundred checkpoints, of which one is kept; and what was measured is
+  what another run of the same seed is worth after as many steps."""
+  run = make_run(train_dir=str(tmp_path / 'train'), batch_size=4,
+                 max_steps=10**6, checkpoint_steps=50, keep_checkpoints=1)
+  trainer = start('train', *(f'--{name}={getattr(run, name)}' for name in (
+      'train_dir', 'data_dir', 'batch_size', 'max_steps', 'checkpoint_steps',
+      'keep_checkpoints')), '--log_frequency=1000')
+  evaluator = start('eval', f'--checkpoint_dir={run.train_dir}',
+                    f'--eval_dir={tmp_path}/eval', '--eval_interval_secs=0')
+  steps = []
+  for line in evaluator.stdout:
+    steps += [int(step) for step in re.findall(r'\(step (\d+), ', line)]
+    if len(steps) == 300:
+      break
+  for process in trainer, evaluator:
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and 'Traceback' not in err, err
+  assert steps == sorted(set(steps))
+  assert not [step for step in steps if step % 50]
+
+  measured = summaries_of(tmp_path / 'eval')
+  for step in steps[::15]:
+    other = train.train(make_run(train_dir=str(tmp_path / 'other'),
+                                 batch_size=4, max_steps=step,
+                                 keep_checkpoints=1))
+    result = evaluation.evaluate(f'{other.train_dir}/model.ckpt-{step}', other,
+                                 dataset.ensure('cifar10', other.data_dir))
+    for tag, value in result.metrics.items():
+      assert measured[tag, step].simple_value == np.float32(value)
+  print(f'\n{len(steps)} evaluations, to step {steps[-1]}')
