@@ -14,8 +14,9 @@ from absl import app
 from absl import flags
 import tensorflow.compat.v1 as tf
 
+from cifar10 import fields
+from cifar10 import look_up
 from cifar10 import recipe
-from cifar10 import run as run_lib
 from cifar10 import UserError
 from cifar10.run import Run
 
@@ -36,23 +37,66 @@ def run(main):
       if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: flags are written '
                         '--name=value')
+      for name in FLAGS:
+        if name.endswith('_dir') and FLAGS[name].present and not (
+            FLAGS[name].value):
+          raise UserError(f'--{name}=: expected a directory')
       main()
     except UserError as e:
-      print(f'error: {e}', file=sys.stderr)
-      sys.exit(1)
+      _fail(e)
     except KeyboardInterrupt:
       sys.exit(128 + signal.SIGINT)
   for flag in FLAGS.flags_by_module_dict().get(__name__, ()):
     FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # For --help.
-  app.run(main_with_messages)
+  app.run(main_with_messages, flags_parser=_parse_flags)
+
+
+def _parse_flags(arguments):
+  try:
+    return FLAGS(arguments)
+  except flags.Error as e:
+    return _fail(f'{e} (--help lists the flags)')
+
+
+def _fail(message):
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(1)
+
+
+class _Choice(flags.EnumParser):
+  """Takes one of some names, and suggests the nearest to what is none."""
+
+  def parse(self, argument):
+    try:
+      return look_up(argument, {n: n for n in self.enum_values}, 'choice')
+    except UserError as e:
+      raise ValueError(str(e)) from None
+
+
+def define_choice(name, default, choices, text):
+  """Defines a flag that takes one of some names."""
+  flags.DEFINE(_Choice(list(choices)), name, default,
+               f"<{'|'.join(choices)}>: {text}",
+               serializer=flags.ArgumentSerializer())
+
+
+def _define(name, text, choices=None):
+  """Defines the flag of a field of `Run`, which itself checks the value."""
+  declared, = (f for f in dataclasses.fields(Run) if f.name == name)
+  choices = choices or declared.metadata.get('choices')
+  if choices:
+    define_choice(name, declared.default, choices, text)
+  else:
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer,
+              float: flags.DEFINE_float, str: flags.DEFINE_string}
+    define[fields.kind(declared)](name, declared.default, text)
 
 
 def define_data_flags(datasets):
   """Defines the flags that say where the data is."""
-  flags.DEFINE_string('data_dir', Run.data_dir,
-                      'Directory of the data; it is downloaded to there.')
-  flags.DEFINE_enum('dataset', Run.dataset, list(datasets),
-                    'The data; synthetic is made up, to try things with.')
+  _define('data_dir', 'Directory of the data; it is downloaded to there.')
+  _define('dataset', 'The data; synthetic is made up, to try things with.',
+          datasets)
   flags.DEFINE_multi_string(
       'data_url', [], 'Where to download an archive of the data from (also '
       'file://), instead of the known places; may be repeated.')
@@ -60,13 +104,12 @@ def define_data_flags(datasets):
 
 def define_network_flags(networks):
   """Defines the flags that say what to train."""
-  flags.DEFINE_enum('network', Run.network, list(networks), 'What to train.')
+  _define('network', 'What to train.', networks)
   flags.DEFINE_string('recipe', '', "Changes to the network's recipe, such as "
                       'learning_rate=0.05,epochs=10.')
-  flags.DEFINE_integer('batch_size', None, 'Images per tower and step; '
-                       "default: the recipe's.", lower_bound=1)
-  flags.DEFINE_enum('dtype', Run.dtype, run_lib.DTYPES, 'What the network '
-                    'computes in; variables are float32, whichever.')
+  _define('batch_size', "Images per tower and step; default: the recipe's.")
+  _define('dtype', 'What the network computes in; variables are float32, '
+          'whichever.')
 
 
 def define_tower_flag():
@@ -79,40 +122,26 @@ def define_tower_flag():
 def define_training_flags(datasets, networks):
   """Defines the flags of the training programs."""
   define_data_flags(datasets)
-  flags.DEFINE_string('train_dir', Run.train_dir,
-                      'Directory of checkpoints and event files; a run that '
-                      'it holds is resumed.')
+  _define('train_dir', 'Directory of checkpoints and event files; a run that '
+          'it holds is resumed.')
   flags.DEFINE_bool('fresh', False,
                     'Start over: an existing train_dir is moved aside.')
   define_network_flags(networks)
-  flags.DEFINE_integer('max_steps', None, 'Step to stop at, counted from the '
-                       "first start; default: the recipe's epochs.",
-                       lower_bound=1)
-  flags.DEFINE_integer('holdout', Run.holdout, 'Records, the last, to leave '
-                       'out of the training, for eval --eval_data=holdout.',
-                       lower_bound=0)
-  flags.DEFINE_integer('seed', Run.seed, 'Of initial weights, the order of the '
-                       'images and their distortions.', lower_bound=0,
-                       upper_bound=2**31 - 1)
-  flags.DEFINE_enum('input', Run.input, ['tfdata', 'queue'],
-                    "queue: the tutorial's prefetch queues; a resumed run then "
-                    'sees other images than an uninterrupted one.')
-  flags.DEFINE_float('min_fraction_of_examples_in_queue',
-                     Run.min_fraction_of_examples_in_queue,
-                     'How much of an epoch --input=queue holds ready at least.',
-                     lower_bound=0, upper_bound=1)
-  flags.DEFINE_integer('checkpoint_steps', Run.checkpoint_steps,
-                       'Steps from one checkpoint to the next.', lower_bound=1)
-  flags.DEFINE_integer('summary_steps', Run.summary_steps,
-                       'Steps from one summary to the next.', lower_bound=1)
-  flags.DEFINE_integer('log_frequency', Run.log_frequency,
-                       'Steps from one line of text to the next.',
-                       lower_bound=1)
-  flags.DEFINE_integer('keep_checkpoints', Run.keep_checkpoints,
-                       'How many of the newest checkpoints to keep.',
-                       lower_bound=1)
-  flags.DEFINE_bool('log_device_placement', False,
-                    'Log which device each operation runs on.')
+  _define('max_steps', 'Step to stop at, counted from the first start; '
+          "default: the recipe's epochs.")
+  _define('holdout', 'Records, the last, to leave out of the training, for '
+          'eval --eval_data=holdout.')
+  _define('seed', 'Of initial weights, the order of the images and their '
+          'distortions.')
+  _define('input', "queue: the tutorial's prefetch queues; a resumed run then "
+          'sees other images than an uninterrupted one.')
+  _define('min_fraction_of_examples_in_queue',
+          'How much of an epoch --input=queue holds ready at least.')
+  _define('checkpoint_steps', 'Steps from one checkpoint to the next.')
+  _define('summary_steps', 'Steps from one summary to the next.')
+  _define('log_frequency', 'Steps from one line of text to the next.')
+  _define('keep_checkpoints', 'How many of the newest checkpoints to keep.')
+  _define('log_device_placement', 'Log which device each operation runs on.')
   flags.DEFINE_bool('eval_at_end', False,
                     'Print the precision on the test records, or those held '
                     'out, at the end.')

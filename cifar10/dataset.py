@@ -19,17 +19,16 @@ import dataclasses
 import pathlib
 import re
 import shutil
-import tarfile
 import zlib
 
 from absl import flags
 import numpy as np
 
+from cifar10 import archives as archives_lib
 from cifar10 import cli
 from cifar10 import download
 from cifar10 import filesystem
 from cifar10 import look_up
-from cifar10 import pickles
 from cifar10 import records
 from cifar10 import synthetic
 from cifar10 import UserError
@@ -38,6 +37,7 @@ from cifar10 import UserError
 _BINARY, _PICKLED = 'cifar-10-batches-bin', 'cifar-10-batches-py'
 # The directory of each, in data_dir.
 DATASETS = {'cifar10': _BINARY, 'synthetic': 'synthetic'}
+_CHECKSUMS = 'checksums.txt'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +74,13 @@ class Dataset:
     format: the `records.Format` of all files.
     train: paths of the files to train on, in the order of their numbers.
     test: paths of the files to evaluate on.
+    checksum: CRC-32 of the files to train on, in hexadecimal.
   """
   name: str
   format: records.Format
   train: tuple
   test: tuple
+  checksum: str
 
   def count(self, files):
     """Returns how many records these of its files hold."""
@@ -132,15 +134,47 @@ def _describe(name, directory):
     if not path[0].exists():
       raise UserError(f'{path[0]}: is missing. Put it there, or move '
                       f'{directory} away to have it made anew')
+  checksums = _verify(directory, [path.name for path in train + test])
   record_format = records.CIFAR10
   names = directory / 'batches.meta.txt'
   if names.exists():
-    record_format = dataclasses.replace(
-        record_format, class_names=tuple(names.read_text().strip().split('\n')))
+    record_format = dataclasses.replace(record_format, class_names=tuple(
+        filesystem.read_text(names).strip().split('\n')))
   for path in train + test:
     records.read(path, record_format)
+  together = ''.join(checksums[path.name] for path in train)
   return Dataset(name, record_format, tuple(map(str, train)),
-                 tuple(map(str, test)))
+                 tuple(map(str, test)), f'{zlib.crc32(together.encode()):08x}')
+
+
+def _checksum(path):
+  checksum = 0
+  with path.open('rb') as f:
+    while chunk := f.read(1 << 20):
+      checksum = zlib.crc32(chunk, checksum)
+  return f'{checksum:08x}'
+
+
+def _verify(directory, names):
+  """Returns the checksums of files by their names. They and others must be what
+  was noted when the directory was made, unless somebody else made it."""
+  noted = directory / _CHECKSUMS
+  expected = {}
+  if noted.exists():
+    for line in filesystem.read_text(noted).splitlines():
+      checksum, _, name = line.partition('  ')
+      expected[name] = checksum
+  found = {}
+  for name in dict.fromkeys([*names, *expected]):
+    path = directory / name
+    with filesystem.explained(path):
+      found[name] = _checksum(path)
+    if found[name] != expected.get(name, found[name]):
+      raise UserError(
+          f'{path}: has the CRC-32 {found[name]}, expected {expected[name]}, '
+          f'as when it was made. Restore it, or move {directory} away to have '
+          'it made anew')
+  return found
 
 
 @contextlib.contextmanager
@@ -150,6 +184,9 @@ def _new_directory(directory):
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir()
   yield part
+  (part / _CHECKSUMS).write_text(''.join(
+      f'{_checksum(path)}  {path.name}\n'
+      for path in sorted(part.iterdir())))
   part.rename(directory)
 
 
@@ -169,9 +206,10 @@ def _prepare_cifar10(directory, urls, archives):
   data_dir = directory.parent
   if (data_dir / _PICKLED).exists():
     pickled = data_dir / _PICKLED
-    _convert(directory, pickled, (
-        (path.name, path.open('rb')) for path in pickled.iterdir()
-        if path.is_file()))
+    with _new_directory(directory) as part:
+      archives_lib.convert(part, pickled, (
+          (path.name, path.open('rb')) for path in pickled.iterdir()
+          if path.is_file()))
     return
 
   failures = []
@@ -180,7 +218,8 @@ def _prepare_cifar10(directory, urls, archives):
     if path.exists():
       problem = download.mismatch(path, archive.size, archive.md5)
       if problem is None:
-        _extract(directory, path)
+        with _new_directory(directory) as part:
+          archives_lib.extract(part, path)
         return
       failures.append((path, problem))
 
@@ -191,11 +230,12 @@ def _prepare_cifar10(directory, urls, archives):
   for archive in archives:
     sources = [u for u in urls if u.endswith(archive.name)] or (
         () if urls else archive.urls)
-    part = data_dir / (archive.name + '.part')
-    failed = download.fetch(sources, str(part), archive.size, archive.md5)
+    path = data_dir / (archive.name + '.part')
+    failed = download.fetch(sources, str(path), archive.size, archive.md5)
     if len(failed) < len(sources):
-      _extract(directory, part)
-      part.unlink()
+      with _new_directory(directory) as part:
+        archives_lib.extract(part, path)
+      path.unlink()
       return
     failures += failed
 
@@ -207,47 +247,6 @@ Ways out:
   copy {names} to {data_dir}/
   --data_url=URL, or file:///PATH, of a copy of one of them
   --dataset=synthetic: pictures made up on the spot, to try the programs""")
-
-
-def _extract(directory, archive):
-  """Makes `directory` of the files that are wanted, wherever else in the
-  archive they say they want to go."""
-  try:
-    with tarfile.open(archive) as tar:
-      _convert(directory, archive, (
-          (pathlib.PurePath(member.name).name, tar.extractfile(member))
-          for member in tar if member.isfile()))
-  except (tarfile.TarError, EOFError, zlib.error) as e:
-    raise UserError(f'{archive}: cannot be extracted: {e}') from e
-
-
-def _convert(directory, source, files):
-  """Makes `directory` of record files, which are copied, and pickles.
-
-  Args:
-    directory: to be made.
-    source: what the files are from, for messages.
-    files: iterable of (name, file object), others among them.
-
-  Raises:
-    UserError: one is missing, or holds what it should not.
-  """
-  batches = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
-  with _new_directory(directory) as part:
-    for name, file in files:
-      with file:
-        if name == 'batches.meta.txt' or name in [b + '.bin' for b in batches]:
-          with (part / name).open('wb') as copy:
-            shutil.copyfileobj(file, copy)
-        elif name in batches:
-          records.write(part / (name + '.bin'), *pickles.read_batch(name, file))
-        elif name == 'batches.meta':
-          if label_names := pickles.read(name, file).get(b'label_names'):
-            (part / 'batches.meta.txt').write_bytes(b'\n'.join(label_names))
-    for name in batches:
-      if not (part / (name + '.bin')).exists():
-        raise UserError(f'{source}: has no {name}. Complete it, or move it '
-                        'away')
 
 
 def main():

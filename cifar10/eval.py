@@ -106,7 +106,7 @@ if __name__ == '__main__':
                       'Directory of the event files.')
   flags.DEFINE_string('data_dir', None, 'Directory of the data; default: where '
                       'the run found it.')
-  flags.DEFINE_enum('eval_data', 'test', ['test', 'train_eval', 'holdout'],
+  cli.define_choice('eval_data', 'test', ['test', 'train_eval', 'holdout'],
                     'What to evaluate on; train_eval: what was trained on; '
                     'holdout: what --holdout left out of that.')
   flags.DEFINE_integer('num_examples', None, 'Evaluate only so many records; '
@@ -119,6 +119,6 @@ if __name__ == '__main__':
                     'Evaluate the moving averages of the variables.')
   flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '
                       'default: the GPU, if there is one.')
-  flags.DEFINE_enum('dtype', None, run_lib.DTYPES, 'What to compute in; '
+  cli.define_choice('dtype', None, run_lib.DTYPES, 'What to compute in; '
                     'default: what the run was trained in.')
   cli.run(main)

@@ -49,6 +49,10 @@ def records_of(run, data, eval_data):
     raise UserError(
         f'{os.path.dirname(data.train[0])} holds {end:,} training records, but '
         f'the run was trained on {start:,} and left out {run.holdout:,}')
+  if run.checksum not in (None, data.checksum):
+    raise UserError(
+        f'{os.path.dirname(data.train[0])}: the training records have the '
+        f'checksum {data.checksum}, those of the run had {run.checksum}')
   if eval_data == 'train_eval':
     return data.train, 0, start
   if not run.holdout:

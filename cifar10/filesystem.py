@@ -35,6 +35,23 @@ def reason(error):
       '\n')[0]
 
 
+def read_text(path, limit=1 << 20):
+  """Returns the text of a file of at most `limit` bytes.
+
+  Raises:
+    UserError: it is longer, is no text, or cannot be read.
+  """
+  with explained(path), open(path, 'rb') as f:
+    content = f.read(limit + 1)
+  try:
+    if len(content) <= limit:
+      return content.decode()
+    problem = f'has more than {limit:,} bytes'
+  except UnicodeDecodeError as e:
+    problem = f'is no text: {e}'
+  raise UserError(f'{path}: {problem}')
+
+
 @contextlib.contextmanager
 def locked(directory, wait=False):
   """Keeps other processes out of a directory, which is made if need be.

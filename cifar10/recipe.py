@@ -4,8 +4,10 @@ import dataclasses
 import math
 import re
 
+from cifar10 import fields
 from cifar10 import look_up
 from cifar10 import UserError
+from cifar10.fields import field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,42 +43,40 @@ class Recipe:
       uses; early on it is min(this, (1 + step) / (10 + step)). With 0, there
       are none.
   """
-  epochs: float
-  batch_size: int
-  learning_rate: float
-  crop_size: int = 32
+  epochs: float = field(positive=True)
+  batch_size: int = field(minimum=1)
+  learning_rate: float = field(minimum=0)
+  crop_size: int = field(32, minimum=1)
   augmentation: str = 'none'
   normalization: str = 'per_image'
   optimizer: str = 'sgd'
-  momentum: float = 0.9
-  beta1: float = 0.9
-  beta2: float = 0.999
-  epsilon: float = 1e-7
-  learning_rate_batch: int = 0
+  momentum: float = field(0.9, minimum=0)
+  beta1: float = field(0.9, minimum=0)
+  beta2: float = field(0.999, minimum=0)
+  epsilon: float = field(1e-7, minimum=0)
+  learning_rate_batch: int = field(0, minimum=0)
   schedule: str = 'constant'
-  decay_factor: float = 0.1
-  epochs_per_decay: float = 1.0
+  decay_factor: float = field(0.1, minimum=0)
+  epochs_per_decay: float = field(1.0, positive=True)
   knots: tuple = ()
-  warmup_epochs: float = 0.0
-  weight_decay: float = 0.0
+  warmup_epochs: float = field(0.0, minimum=0)
+  weight_decay: float = field(0.0, minimum=0)
   decayed_variables: str = '.*/weights'
-  moving_average_decay: float = 0.0
+  moving_average_decay: float = field(0.0, minimum=0, maximum=1)
 
   def __post_init__(self):
-    # As JSON has lists.
-    object.__setattr__(self, 'knots', tuple(map(tuple, self.knots)))
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.type in (int, float) and not (
-          value >= 0 and math.isfinite(value)):
-        raise UserError(f'recipe: {field.name}={value}: expected 0 or more')
-    for name in 'epochs', 'batch_size', 'crop_size', 'epochs_per_decay':
-      if not getattr(self, name):
-        raise UserError(f'recipe: {name}=0: expected more')
-    starts = [epoch for epoch, _ in self.knots]
-    if starts != sorted(set(starts)):
-      raise UserError(f'recipe: knots={_format(self.knots)}: expected epochs '
-                      'in rising order')
+    try:  # JSON has lists.
+      knots = tuple((float(epoch), float(factor))
+                    for epoch, factor in self.knots)
+    except (OverflowError, TypeError, ValueError):
+      knots = None
+    starts = [epoch for epoch, _ in knots or ()]
+    if knots is None or starts != sorted(set(starts)) or not all(
+        map(math.isfinite, sum(knots, ()))):
+      raise UserError(f'recipe: knots={self.knots}: expected pairs of '
+                      'epoch and factor, the epochs rising')
+    object.__setattr__(self, 'knots', knots)
+    fields.check(self, 'recipe: {}={}')
     try:
       re.compile(self.decayed_variables)
     except re.error as e:
@@ -91,9 +91,9 @@ class Recipe:
     """Returns what differs from the defaults, 'name=value,...', as
     `override()` reads it."""
     return ','.join(
-        f'{field.name}={_format(getattr(self, field.name))}'
-        for field in dataclasses.fields(self)
-        if getattr(self, field.name) != field.default)
+        f'{declared.name}={_format(getattr(self, declared.name))}'
+        for declared in dataclasses.fields(self)
+        if getattr(self, declared.name) != declared.default)
 
 
 def override(recipe, text):
@@ -109,7 +109,8 @@ def override(recipe, text):
   Raises:
     UserError: there is no such field, or it takes no such value.
   """
-  types = {field.name: field.type for field in dataclasses.fields(recipe)}
+  types = {declared.name: declared.type
+           for declared in dataclasses.fields(recipe)}
   changes = {}
   for assignment in filter(None, text.split(',')):
     name, _, value = assignment.partition('=')
@@ -132,5 +133,5 @@ def _parse(kind, value):
 
 def _format(value):
   if isinstance(value, tuple):
-    return '/'.join(f'{epoch}:{factor}' for epoch, factor in value)
+    return '/'.join(f'{epoch:g}:{factor:g}' for epoch, factor in value)
   return str(value)

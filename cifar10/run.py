@@ -13,7 +13,10 @@ from typing import Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import fields
+from cifar10 import filesystem
 from cifar10 import UserError
+from cifar10.fields import field
 from cifar10.recipe import Recipe
 
 VERSION = 1
@@ -37,6 +40,7 @@ class Run:
     num_towers: how many parts a step's images are split into.
     holdout: how many records, the last, are not trained on.
     num_examples: how many are, found by `training.prepare()`.
+    checksum: of the files of training records, found by it too.
     max_steps: the step to stop at, counted from the first start; None: as
       many as the recipe's epochs take.
     seed: of initial weights, order and distortions.
@@ -53,20 +57,25 @@ class Run:
   dataset: str = 'cifar10'
   network: str = 'convnet'
   recipe: Optional[Recipe] = None
-  batch_size: Optional[int] = None
-  dtype: str = 'float32'
-  num_towers: int = 1
-  holdout: int = 0
-  num_examples: Optional[int] = None
-  max_steps: Optional[int] = None
-  seed: int = 1
-  input: str = 'tfdata'
-  min_fraction_of_examples_in_queue: float = 0.4
-  checkpoint_steps: int = 1000
-  summary_steps: int = 100
-  log_frequency: int = 10
-  keep_checkpoints: int = 5
+  batch_size: Optional[int] = field(None, minimum=1)
+  dtype: str = field('float32', choices=DTYPES)
+  num_towers: int = field(1, minimum=1)
+  holdout: int = field(0, minimum=0)
+  num_examples: Optional[int] = field(None, minimum=1)
+  checksum: Optional[str] = None
+  max_steps: Optional[int] = field(None, minimum=1)
+  seed: int = field(1, minimum=0, maximum=2**31 - 1)
+  input: str = field('tfdata', choices=('tfdata', 'queue'))
+  min_fraction_of_examples_in_queue: float = field(0.4, minimum=0, maximum=1)
+  checkpoint_steps: int = field(1000, minimum=1)
+  summary_steps: int = field(100, minimum=1)
+  log_frequency: int = field(10, minimum=1)
+  keep_checkpoints: int = field(5, minimum=1)
   log_device_placement: bool = False
+
+  def __post_init__(self):
+    object.__setattr__(self, 'data_url', tuple(self.data_url))
+    fields.check(self, '--{}={}')
 
   @property
   def global_batch(self):
@@ -87,7 +96,8 @@ class Run:
     return {'dataset': self.dataset, 'network': self.network,
             'dtype': self.dtype, 'seed': self.seed,
             'global batch': self.global_batch,
-            'number of training records': self.num_examples, **recipe}
+            'number of training records': self.num_examples,
+            'checksum of the training records': self.checksum, **recipe}
 
 
 def path(train_dir):
@@ -114,15 +124,17 @@ def load(train_dir):
   Raises:
     UserError: it is not what `save()` writes.
   """
+  if not os.path.exists(path(train_dir)):
+    return None
+  text = filesystem.read_text(path(train_dir))
   try:
-    with open(path(train_dir)) as f:
-      description = json.load(f)
+    description = json.loads(text)
     if description['version'] != VERSION:
-      raise ValueError(f'version {description["version"]}, expected {VERSION}')
+      raise ValueError(f'it is of version {description["version"]}, this '
+                       f'program of version {VERSION}')
     run = description['run']
     return Run(**{**run, 'recipe': Recipe(**run['recipe'])})
-  except FileNotFoundError:
-    return None
-  except (ValueError, KeyError, TypeError) as e:
+  except (UserError, ValueError, KeyError, TypeError, RecursionError) as e:
+    problem = e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'
     raise UserError(f'{path(train_dir)}: is not a description of a run: '
-                    f'{type(e).__name__}: {e}') from e
+                    f'{problem}') from e

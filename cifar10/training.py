@@ -47,21 +47,31 @@ def prepare(run, augment=None):
   Raises:
     UserError: the data cannot be had, or the run cannot be, with it.
   """
-  recipe = run.recipe or networks.find(run.network).RECIPE
+  published = networks.find(run.network).RECIPE
+  recipe = run.recipe or published
   if run.batch_size:
+    if recipe.batch_size not in (run.batch_size, published.batch_size):
+      raise UserError(f'--batch_size={run.batch_size}: the recipe says '
+                      f'batch_size={recipe.batch_size}. Give one of them')
     recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
   if augment:
     recipe = dataclasses.replace(
         recipe, augmentation=inputs.CUSTOM + augment.__name__)
   data = dataset.ensure(run.dataset, run.data_dir, run.data_url)
   num_examples = data.count(data.train) - run.holdout
-  if run.holdout < 0 or num_examples <= 0:
-    raise UserError(f'--holdout={run.holdout} leaves nothing to train on')
+  if num_examples <= 0:
+    raise UserError(f'--holdout={run.holdout}: leaves nothing of '
+                    f'{data.count(data.train):,} records to train on')
   if run.holdout and run.input == 'queue':
     raise UserError('--holdout: --input=queue reads whole files')
   run = dataclasses.replace(
-      run, recipe=recipe, num_examples=num_examples,
+      run, recipe=recipe, num_examples=num_examples, checksum=data.checksum,
       data_dir=os.path.abspath(run.data_dir))
+  if run.global_batch > num_examples:
+    raise UserError(
+        f'--batch_size={recipe.batch_size}: a step of {run.num_towers} towers '
+        f'takes {run.global_batch:,} images; there are {num_examples:,} to '
+        'train on')
   if run.max_steps is None:
     run = dataclasses.replace(run, max_steps=recipe.num_steps(
         run.num_examples, run.global_batch))

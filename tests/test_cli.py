@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,20 +52,116 @@ assert tf.constant(1).numpy() == 1
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
-@pytest.mark.parametrize('program, flag, message', [
-    ('train', '--batch_size=0', 'batch_size'),
-    ('train', '--max_steps=many', 'max_steps'),
-    ('train', '--network=convnets', 'convnet'),
-    ('train', '--data=here', "Did you mean"),
-    ('multi_gpu_train', '--num_gpus=0', 'num_gpus'),
-    ('eval', '--eval_data=train', 'test|train_eval'),
-    ('eval', 'False', "unexpected argument 'False'"),
-    ('dataset', '--dataset=mnist', 'cifar10|synthetic')])
-def test_bad_flags(run_program, program, flag, message):
-  code, out, err = run_program(program, flag)
+@pytest.fixture(scope='module')
+def small_run(run_program, data_dir, tmp_path_factory):
+  """The train_dir of a run of one step."""
+  train_dir = str(tmp_path_factory.mktemp('small') / 'train')
+  code, _, err = run_program(
+      'train', '--network=softmax', f'--train_dir={train_dir}',
+      f'--data_dir={data_dir}', '--max_steps=1', '--batch_size=4')
+  assert code == 0, err
+  return train_dir
+
+
+MISTAKES = {
+    'train': [
+        ('--batch_size=0', '--batch_size=0: expected 1 or more'),
+        ('--batch_size=-3', '--batch_size=-3: expected 1 or more'),
+        ('--batch_size=301', '301 images; there are 300 to train on'),
+        ('--batch_size=8 --recipe=batch_size=9', 'Give one of them'),
+        ('--max_steps=0', '--max_steps=0: expected 1 or more'),
+        ('--max_steps=many', "invalid literal for int.*'many'"),
+        ('--max_steps=99999999999999999999', 'expected an integer'),
+        ('--seed=-1', '--seed=-1: expected 0 or more'),
+        ('--seed=2147483648', 'expected 2147483647 or less'),
+        ('--holdout=-1', '--holdout=-1: expected 0 or more'),
+        ('--holdout=300', '--holdout=300: leaves nothing of 300 records'),
+        ('--holdout=5 --input=queue', '--input=queue reads whole files'),
+        ('--checkpoint_steps=0', 'expected 1 or more'),
+        ('--summary_steps=-1', 'expected 1 or more'),
+        ('--log_frequency=0', 'expected 1 or more'),
+        ('--keep_checkpoints=0', 'expected 1 or more'),
+        ('--min_fraction_of_examples_in_queue=1.5', 'expected 1 or less'),
+        ('--min_fraction_of_examples_in_queue=nan', 'expected a finite number'),
+        ('--network=convnets', 'Did you mean convnet'),
+        ('--dataset=mnist', 'Did you mean cifar10 or synthetic'),
+        ('--dtype=float8', 'Did you mean float'),
+        ('--input=queues', 'Did you mean queue'),
+        ('--recipe=learning_rat=1', 'Did you mean learning_rate'),
+        ('--recipe=learning_rate=-1', 'learning_rate=-1.0: expected 0 or more'),
+        ('--recipe=epochs=0', 'epochs=0.0: expected more than 0'),
+        ('--recipe=optimizer=adm', 'Did you mean adam'),
+        ('--recipe=schedule=cosin', 'Did you mean cosine'),
+        ('--recipe=schedule=linear', 'knots'),
+        ('--recipe=augmentation=flips', 'Did you mean'),
+        ('--recipe=normalization=none', 'Did you mean'),
+        ('--recipe=crop_size=33', 'crop_size'),
+        ('--recipe=decayed_variables=(', 'decayed_variables'),
+        ('--data_url=http://127.0.0.1:1/x.zip --data_dir=/dev/null/x',
+         'Not a directory'),
+        ('--data_dir=', '--data_dir=: expected a directory'),
+        ('--train_dir=/dev/null/x', '/dev/null/x: Not a directory'),
+        ('--train_dir=', '--train_dir=: expected a directory'),
+        ('--nobatch', "Unknown command line flag 'nobatch'"),
+        ('--data=here', 'Did you mean: data_dir'),
+        ('False', "unexpected argument 'False'")],
+    'multi_gpu_train': [
+        ('--num_gpus=0', '--num_gpus=0: '),
+        ('--num_gpus=-1', '--num_gpus=-1: '),
+        ('--num_gpus=4 --batch_size=100', '400 images; there are 300')],
+    'eval': [
+        ('--num_examples=0', '--num_examples=0: '),
+        ('--num_examples=-5', '--num_examples=-5: '),
+        ('--eval_interval_secs=-1', '--eval_interval_secs=-1: '),
+        ('--eval_data=train', 'Did you mean'),
+        ('--eval_data=holdout', 'without --holdout'),
+        ('--dtype=half', 'Did you mean'),
+        ('--device=gpu0', '--device=gpu0: expected a device such as'),
+        ('--checkpoint_dir=/dev/null', '/dev/null: there is no checkpoint'),
+        ('--checkpoint_dir=/nowhere --run_once', 'there is no checkpoint'),
+        ('--eval_dir=/dev/null/x', '/dev/null/x: Not a directory'),
+        ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
+    'dataset': [
+        ('--dataset=mnist', 'Did you mean cifar10 or synthetic'),
+        ('--data_url=ftp:x', 'expected a URL that ends in'),
+        ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
+    'benchmark': [
+        ('--windows=0', '--windows=0: '),
+        ('--num_gpus=0', '--num_gpus=0: ')],
+}
+
+
+@pytest.mark.parametrize('program, flags, message', [
+    (program, flags, message) for program, mistakes in MISTAKES.items()
+    for flags, message in mistakes])
+def test_mistakes(run_program, data_dir, small_run, tmp_path, program, flags,
+                  message):
+  """Each ends with a short message and exit code 1, and leaves nothing."""
+  defaults = {
+      'eval': [f'--checkpoint_dir={small_run}', '--run_once',
+               f'--eval_dir={tmp_path}/eval'],
+      'dataset': [f'--data_dir={tmp_path}'],
+      'benchmark': [f'--data_dir={data_dir}']}.get(program, [
+          f'--data_dir={data_dir}', f'--train_dir={tmp_path}/train'])
+  code, _, err = run_program(program, *defaults, *flags.split())
   assert code == 1
-  assert message in err + out
-  assert 'Traceback' not in err
+  assert re.search(message, err), err
+  assert err.startswith('error: ') and err.count('\n') < 12
+  assert len(err) < 1000
+  assert not list(tmp_path.glob('train/model*'))
+
+
+def test_evaluation_of_an_empty_file(run_program, data_dir, small_run,
+                                     tmp_path):
+  shutil.copytree(data_dir, tmp_path / 'data')
+  path = tmp_path / 'data' / 'cifar-10-batches-bin' / 'test_batch.bin'
+  path.write_bytes(b'')
+  code, _, err = run_program(
+      'eval', f'--checkpoint_dir={small_run}', f'--eval_dir={tmp_path}/eval',
+      f'--data_dir={tmp_path}/data')
+  assert code == 1
+  assert err == (f'error: {path}: size is 0 bytes, expected a positive '
+                 'multiple of the record size, 3073\n')
 
 
 def test_interrupted_while_waiting(start, tmp_path):

@@ -163,7 +163,7 @@ def test_extraction_stays_in_its_directory(tmp_path, archives):
   assert not os.path.exists('/tmp/escaped_test_batch.bin')
   assert sorted(os.listdir(data_dir)) == [
       '.lock', 'cifar-10-batches-bin']
-  assert len(os.listdir(data_dir / 'cifar-10-batches-bin')) == 7
+  assert len(os.listdir(data_dir / 'cifar-10-batches-bin')) == 8
 
 
 def test_an_archive_that_lacks_a_batch_leaves_nothing(tmp_path):
@@ -282,7 +282,7 @@ def test_a_killed_process_leaves_neither_lock_nor_data(tmp_path):
   out, err = waiting.communicate(timeout=60)
   assert out == 'making\nsynthetic\n', err
   assert sorted(os.listdir(tmp_path)) == ['.lock', 'synthetic']
-  assert len(os.listdir(tmp_path / 'synthetic')) == 6
+  assert len(os.listdir(tmp_path / 'synthetic')) == 7
 
 
 def test_program_prints_what_is_there(run_program, data_dir):

@@ -29,11 +29,11 @@ def test_override():
     ('epochs', "epochs='': expected float"),
     ('knots=5', "knots='5': expected epoch:factor"),
     ('knots=5:x', "knots='5:x': expected epoch:factor"),
-    ('batch_size=0', 'batch_size=0: expected more'),
-    ('batch_size=-3', 'batch_size=-3: expected 0 or more'),
-    ('epochs=nan', 'epochs=nan: expected 0 or more'),
-    ('learning_rate=inf', 'learning_rate=inf: expected 0 or more'),
-    ('knots=5:1/5:2', r'knots=5.0:1.0/5.0:2.0: expected epochs in rising'),
+    ('batch_size=0', 'batch_size=0: expected 1 or more'),
+    ('batch_size=-3', 'batch_size=-3: expected 1 or more'),
+    ('epochs=nan', 'epochs=nan: expected a finite number'),
+    ('learning_rate=inf', 'learning_rate=inf: expected a finite'),
+    ('knots=5:1/5:2', 'expected pairs of epoch and factor, the epochs r'),
     ('decayed_variables=(', r'decayed_variables=\(: ')])
 def test_override_refuses(text, message):
   with pytest.raises(UserError, match=message):
