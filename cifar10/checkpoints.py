@@ -72,10 +72,9 @@ def _named(directory):
     return None
   if state is None:
     return None
-  path = state.model_checkpoint_path
   # The 2016 code noted absolute paths, wherever the directory went since.
-  return path if tf.train.checkpoint_exists(path) else os.path.join(
-      directory, os.path.basename(path))
+  return os.path.join(directory,
+                      os.path.basename(state.model_checkpoint_path))
 
 
 def identity(path):

@@ -22,18 +22,11 @@ from tests.conftest import events_of
 MAX_STEPS = 40
 
 
-def moment_of_death(train_dir, steps_begun):
-  """Returns what a process that was just killed was doing."""
-  if not steps_begun:
-    return 'starting up'
-  newest = checkpoints.find(train_dir)
-  complete = glob.glob(f'{train_dir}/model.ckpt-*.index')
-  if glob.glob(f'{train_dir}/*temp*') or glob.glob(f'{train_dir}/*tmp*') or (
-      newest and max(map(checkpoints.step_of, (
-          path[:-len('.index')] for path in complete)))
-      != checkpoints.step_of(newest[0])):
-    return 'writing a checkpoint'
-  return 'training'
+def unfinished(train_dir):
+  """Returns whether a checkpoint is being written, or was."""
+  found = checkpoints.find(train_dir)
+  return bool(glob.glob(f'{train_dir}/*t*mp*') or found and (
+      found[0] != max(found, key=checkpoints.step_of)))
 
 
 def kill_and_resume(start, program, run, num_kills, rng):
@@ -52,16 +45,25 @@ def kill_and_resume(start, program, run, num_kills, rng):
     process = start(program, *flags)
     last = len(moments) >= num_kills
     if not last:
-      steps_begun = rng.random() < 0.7
-      if steps_begun:
+      moment = rng.choice(['starting up', 'in a step', 'saving'])
+      if moment == 'starting up':
+        time.sleep(rng.uniform(0, 6))
+      else:
         for line in process.stdout:
           if ' step ' in line:
             break
-      time.sleep(rng.uniform(0, 1 if steps_begun else 7))
+        time.sleep(rng.uniform(0, 1))
+      while moment == 'saving' and process.poll() is None and not unfinished(
+          run.train_dir):
+        pass
       if process.poll() is None:
         process.kill()
         process.wait()
-        moments.append(moment_of_death(run.train_dir, steps_begun))
+        if unfinished(run.train_dir):
+          moment = 'saving'
+        elif moment == 'saving':
+          moment = 'in a step'
+        moments.append(moment)
     _, err = process.communicate(timeout=120)
     if process.returncode == 0:
       return moments

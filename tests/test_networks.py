@@ -111,7 +111,7 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
       network=name, batch_size=16, max_steps=3,
       train_dir=str(tmp_path / 'one')))
   network = networks.find(name)
-  with tf.Graph().as_default():
+  with training.open_train_dir(one), tf.Graph().as_default():
     tf.set_random_seed(one.seed)
     step = tf.identity(tf.train.get_or_create_global_step())
     images, labels = training.batch(one, data)
@@ -174,20 +174,18 @@ def test_what_is_held_out_is_not_trained_on(make_run):
       seen.update(image.tobytes() for image in run_values.results)
 
   # Pixels from 0 to 1, not distorted: each record can be told.
-  run = train.train(make_run(network='baseline_cnn', holdout=290, max_steps=9),
-                    hooks=[Labels()])
+  run = train.train(make_run(network='baseline_cnn', holdout=290, max_steps=9,
+                             batch_size=4), hooks=[Labels()])
   data = dataset.ensure('cifar10', run.data_dir)
   expected = np.float32(data.read_images(data.train)[:10]) / np.float32(255)
   assert seen == {image.tobytes() for image in expected}
 
 
 def test_holdout_errors(make_run):
-  for change, message in (({'holdout': 300}, 'leaves nothing to train on'),
+  for change, message in (({'holdout': 300}, 'leaves nothing of 300 rec'),
                           ({'holdout': 1, 'input': 'queue'}, 'whole files')):
     with pytest.raises(UserError, match=message):
       train.train(make_run(**change))
-  with pytest.raises(UserError, match='leaves nothing'):
-    train.train(make_run(holdout=-1))
   run = train.train(make_run(network='softmax', max_steps=1))
   data = dataset.ensure('cifar10', run.data_dir)
   with pytest.raises(UserError, match='without --holdout'):
