@@ -217,7 +217,7 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
                     f'--eval_dir={eval_dir}', '--eval_interval_secs=0')
   assert 'No checkpoint in' in evaluator.stdout.readline()
   trainer = start('train', f'--data_dir={data_dir}', f'--train_dir={train_dir}',
-                  '--batch_size=8', '--max_steps=500', '--checkpoint_steps=25',
+                  '--batch_size=8', '--max_steps=250', '--checkpoint_steps=25',
                   '--keep_checkpoints=1')
   assert trainer.wait(timeout=120) == 0
   out, err = evaluator.communicate(timeout=60)
@@ -225,7 +225,7 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
   assert 'Traceback' not in err
   steps = [int(step) for step in re.findall(r'\(step (\d+), 130 examples', out)]
   assert steps == sorted(set(steps))
-  assert len(steps) > 1 and steps[-1] == 500
+  assert len(steps) > 1 and steps[-1] == 250
   assert not [step for step in steps if step % 25]
   assert {step for _, step in summaries_of(eval_dir)} == set(steps)
 

@@ -122,15 +122,22 @@ def test_a_full_disk_for_the_data_and_for_evaluation(
 
 
 @pytest.mark.parametrize('why', ['Read-only file system', 'Permission denied'])
-def test_directories_that_cannot_be_written_to(start, make_run, disk, data_dir,
-                                               why):
+def test_directories_that_cannot_be_written_to(start, run_program, make_run,
+                                               disk, data_dir, why):
   run = make_run(train_dir=str(disk / 'train'), max_steps=2, **SMALL)
   train.train(run)
   before = {path: os.stat(path).st_mtime_ns
             for path in glob.glob(f'{run.train_dir}/*')}
+
+  def run_without_privileges(*arguments):
+    process = start(*arguments, preexec_fn=drop_privileges)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
   if why == 'Permission denied':
     for path in disk, disk / 'train', disk / 'train' / '.lock':
       path.chmod(0o555)
+    run_program = run_without_privileges
   else:
     subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
   for program, *flags in (
@@ -140,9 +147,8 @@ def test_directories_that_cannot_be_written_to(start, make_run, disk, data_dir,
                           max_steps=4)),
       ('eval', f'--checkpoint_dir={run.train_dir}', f'--eval_dir={disk}/eval'),
       ('dataset', '--dataset=synthetic', f'--data_dir={disk}/data')):
-    process = start(program, *flags, preexec_fn=drop_privileges)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1 and 'Traceback' not in err
+    code, _, err = run_program(program, *flags)
+    assert code == 1 and 'Traceback' not in err
     assert err.splitlines()[-1].startswith(f'error: {disk}/')
     assert err.endswith(f': {why}\n')
   assert before == {path: os.stat(path).st_mtime_ns

@@ -14,7 +14,6 @@ import tensorflow.compat.v1 as tf
 from cifar10 import model
 from cifar10 import train
 from cifar10 import UserError
-from tests.conftest import assert_same_checkpoints
 from tests.conftest import read_checkpoint
 from tests.conftest import scalars_of
 
@@ -176,30 +175,6 @@ def test_the_tutorials_queues_train_too(make_run, capsys):
   train.train(make_run(input='queue', max_steps=2))
   assert ('Filling queue with 120 CIFAR images before starting to train.'
           in capsys.readouterr().out)
-
-
-def test_killed_and_resumed_equals_uninterrupted(make_run, start, tmp_path,
-                                                 capsys):
-  whole = make_run(train_dir=str(tmp_path / 'whole'), max_steps=40,
-                   summary_steps=5)
-  train.train(whole)
-
-  # Saves at step 20, and is killed at some step after 30.
-  halves = make_run(train_dir=str(tmp_path / 'halves'), max_steps=20,
-                    summary_steps=5, log_frequency=1)
-  train.train(halves)
-  process = start('train', *flags_of(halves, max_steps=100000,
-                                     checkpoint_steps=100000))
-  read_lines_until(process, ' step 30, ')
-  process.kill()
-  process.wait()
-  capsys.readouterr()
-  train.train(dataclasses.replace(halves, max_steps=40))
-  assert 'Resuming at step 20 of 40' in capsys.readouterr().out
-  assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-40',
-                          f'{halves.train_dir}/model.ckpt-40')
-  expected, found = (scalars_of(r.train_dir) for r in (whole, halves))
-  assert found == expected
 
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130),
