@@ -26,7 +26,7 @@ def newest(directory):
     Its path, as savers take it; None if there is no checkpoint.
 
   Raises:
-    UserError: there are checkpoints, and none of them is sound.
+    UserError: there are checkpoints, or were, and none of them is sound.
   """
   while True:
     paths, problems = find(directory), []
@@ -40,6 +40,8 @@ def newest(directory):
       if find(directory) != paths:
         break  # A trainer went on meanwhile, and deleted it.
     else:
+      if not problems and os.path.exists(os.path.join(directory, 'checkpoint')):
+        problems = ['there is none, but a file that names one, `checkpoint`']
       if problems:
         raise UserError(f'{directory}: no checkpoint can be read\n  '
                         + '\n  '.join(problems))
@@ -54,9 +56,12 @@ def _tell_once(line):
 def find(directory):
   """Returns the paths of the checkpoints in a directory in the order to try
   them: the one that the state file names, then by their steps, latest first."""
-  paths = [path[:-len('.index')]
-           for path in glob.glob(f'{glob.escape(directory)}/*-*.index')]
-  paths = [path for path in paths if re.search(r'-\d+$', path)]
+  try:
+    names = os.listdir(directory)
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+  paths = [os.path.join(directory, name[:-len('.index')]) for name in names
+           if re.search(r'-\d+\.index$', name)]
   paths.sort(key=step_of, reverse=True)
   named = _named(directory)
   if named in paths:
@@ -110,18 +115,26 @@ def _problem(path, unused_identity):
   return None
 
 
-def point_to(path):
-  """Makes the state file name this checkpoint, if it does not."""
-  directory = os.path.dirname(path)
-  if _named(directory) != path:
-    tf.train.update_checkpoint_state(directory, os.path.basename(path))
+def adopt(path):
+  """Makes the state file name this checkpoint, and those before it, for savers
+  to go on from; removes what killed processes left of others."""
+  directory = os.path.abspath(os.path.dirname(path))
+  step, kept = step_of(path), find(directory)
+  for name in glob.glob('model.ckpt-*.data-*', root_dir=directory):
+    checkpoint = os.path.join(directory, name.partition('.data-')[0])
+    if checkpoint not in kept and step_of(checkpoint) < step:
+      os.remove(os.path.join(directory, name))
+  names = [os.path.basename(checkpoint) for checkpoint in sorted(
+      kept, key=step_of) if step_of(checkpoint) < step]
+  tf.train.update_checkpoint_state(
+      directory, os.path.basename(path), [*names, os.path.basename(path)])
 
 
 def remove_unfinished(directory):
   """Removes what a killed process left of files it was writing."""
   for pattern in '*.tempstate*', 'checkpoint.tmp*', 'graph.pbtxt.tmp*':
-    for path in glob.glob(f'{glob.escape(directory)}/{pattern}'):
-      os.remove(path)
+    for name in glob.glob(pattern, root_dir=directory):
+      os.remove(os.path.join(directory, name))
 
 
 def step_of(path):

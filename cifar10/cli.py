@@ -15,6 +15,7 @@ from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import fields
+from cifar10 import filesystem
 from cifar10 import look_up
 from cifar10 import recipe
 from cifar10 import UserError
@@ -41,7 +42,8 @@ def run(main):
         if name.endswith('_dir') and FLAGS[name].present and not (
             FLAGS[name].value):
           raise UserError(f'--{name}=: expected a directory')
-      main()
+      with filesystem.explained('input or output'):
+        main()
     except UserError as e:
       _fail(e)
     except KeyboardInterrupt:

@@ -112,16 +112,16 @@ def ensure(name, data_dir, urls=(), archives=ARCHIVES):
   """
   directory = pathlib.Path(data_dir).absolute() / look_up(
       name, DATASETS, 'dataset')
-  if not directory.exists():
-    with filesystem.explained(data_dir), \
-        filesystem.locked(directory.parent, wait=True):
-      if directory.exists():
-        pass  # Another process was faster.
-      elif name == 'synthetic':
-        _synthesize(directory)
-      else:
-        _prepare_cifar10(directory, urls, archives)
-  return _describe(name, directory)
+  with filesystem.explained(data_dir):
+    if not directory.exists():
+      with filesystem.locked(directory.parent, wait=True):
+        if directory.exists():
+          pass  # Another process was faster.
+        elif name == 'synthetic':
+          _synthesize(directory)
+        else:
+          _prepare_cifar10(directory, urls, archives)
+    return _describe(name, directory)
 
 
 def _describe(name, directory):
@@ -161,14 +161,16 @@ def _verify(directory, names):
   noted = directory / _CHECKSUMS
   expected = {}
   if noted.exists():
-    for line in filesystem.read_text(noted).splitlines():
-      checksum, _, name = line.partition('  ')
-      expected[name] = checksum
+    lines = filesystem.read_text(noted).splitlines()
+    expected = {line[10:]: line[:8] for line in lines}
+    if not expected.keys() >= set(names) or not all(
+        re.fullmatch(r'[0-9a-f]{8}  [\w.]+', line) for line in lines):
+      raise UserError(f'{noted}: is damaged: expected a line for each file '
+                      'beside it: CRC-32, two spaces, name')
   found = {}
   for name in dict.fromkeys([*names, *expected]):
     path = directory / name
-    with filesystem.explained(path):
-      found[name] = _checksum(path)
+    found[name] = _checksum(path)
     if found[name] != expected.get(name, found[name]):
       raise UserError(
           f'{path}: has the CRC-32 {found[name]}, expected {expected[name]}, '

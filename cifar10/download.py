@@ -4,6 +4,7 @@ Bytes go to a `.part` file that the next attempt, the next source or the next
 process goes on with; only a whole, verified file counts.
 """
 
+import errno
 import hashlib
 import http.client
 import os
@@ -37,8 +38,9 @@ def fetch(urls, part, size, md5, timeout=5):
       _fetch_from(url, part, size, md5, timeout)
       return failures
     except (OSError, http.client.HTTPException, ValueError) as e:
-      if isinstance(e, OSError) and e.filename == part:
-        raise
+      if isinstance(e, OSError) and (
+          e.filename == part or e.errno in (errno.ENOSPC, errno.EDQUOT)):
+        raise  # That is not the source's fault.
       reason = getattr(e, 'reason', None) or e
       failures.append((url, str(reason) or type(reason).__name__))
   return failures

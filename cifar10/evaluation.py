@@ -115,9 +115,9 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
         saver.restore(session, checkpoint)
       except (tf.errors.OpError, ValueError) as e:
         # Trainers delete old checkpoints once a newer one is on record.
-        if checkpoints.find(os.path.dirname(checkpoint))[:1] != [checkpoint]:
+        if checkpoints.newest(os.path.dirname(checkpoint)) != checkpoint:
           raise CheckpointGone(checkpoint) from e
-        raise UserError(f'{checkpoint}: cannot be read: '
+        raise UserError(f'{checkpoint}: cannot be restored: '
                         f'{filesystem.reason(e)}') from e
       session.run(initialize)
       # The summaries are of the first batch, and measure it like the others.

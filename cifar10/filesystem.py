@@ -21,8 +21,10 @@ def explained(directory):
     yield
   except OSError as e:
     raise UserError(f'{e.filename or directory}: {e.strerror or e}') from e
-  except (tf.errors.DataLossError, tf.errors.NotFoundError,
-          tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError,
+  except (tf.errors.AbortedError, tf.errors.DataLossError,
+          tf.errors.FailedPreconditionError, tf.errors.NotFoundError,
+          tf.errors.OutOfRangeError, tf.errors.PermissionDeniedError,
+          tf.errors.ResourceExhaustedError, tf.errors.UnavailableError,
           tf.errors.UnknownError) as e:
     raise UserError(reason(e)) from e
 
@@ -67,7 +69,8 @@ def locked(directory, wait=False):
     UserError: another process, which it names, has the lock.
   """
   os.makedirs(directory, exist_ok=True)
-  with open(os.path.join(directory, '.lock'), 'a+', encoding='utf-8') as file:
+  path = os.path.join(directory, '.lock')
+  with open(path, 'a+', encoding='utf-8', errors='replace') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,6 +81,9 @@ def locked(directory, wait=False):
         raise UserError(busy) from None
       print(f'{busy}: waiting for it', file=sys.stderr)
       fcntl.flock(file, fcntl.LOCK_EX)
+    if not os.path.exists(path) or not os.path.samestat(
+        os.stat(path), os.fstat(file.fileno())):
+      raise UserError(f'{directory}: was moved away just now. Try again')
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}, since '
                + time.strftime('%Y-%m-%d %H:%M:%S'))

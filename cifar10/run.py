@@ -70,7 +70,7 @@ class Run:
   checkpoint_steps: int = field(1000, minimum=1)
   summary_steps: int = field(100, minimum=1)
   log_frequency: int = field(10, minimum=1)
-  keep_checkpoints: int = field(5, minimum=1)
+  keep_checkpoints: int = field(5, minimum=1, maximum=2**31 - 1)
   log_device_placement: bool = False
 
   def __post_init__(self):

@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10 import checkpoints
@@ -24,13 +23,10 @@ from cifar10 import dataset
 from cifar10 import filesystem
 from cifar10 import inputs
 from cifar10 import networks
+from cifar10 import reporting
 from cifar10 import run as run_lib
 from cifar10 import summaries
 from cifar10 import UserError
-
-
-# So many steps in a row may overflow float16, and change nothing.
-_MAX_OVERFLOWS = 100
 
 
 def prepare(run, augment=None):
@@ -121,6 +117,8 @@ def _check_same_run(run):
       raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
                       f'there is no telling what they are: {ways_out}')
     return
+  if old.checksum is None:  # Of the time before it was noted.
+    old = dataclasses.replace(old, checksum=run.checksum)
   was, wanted = old.identity(), run.identity()
   different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
                for name in {**was, **wanted}
@@ -196,12 +194,15 @@ def loop(step, run, hooks=(), config=None):
       exit code is 128 + the signal's number.
   """
   started = time.time()
-  _describe(run)
   checkpoint = checkpoints.newest(run.train_dir)
   if checkpoint:
     checkpoints.check_variables(
         checkpoint, {v.op.name: v for v in tf.global_variables()})
-    checkpoints.point_to(checkpoint)
+    checkpoints.adopt(checkpoint)
+  elif os.path.exists(run_lib.path(run.train_dir)):
+    print(f'{run.train_dir} holds no checkpoint of this run yet: starting at '
+          'step 0.')
+  _describe(run)
   global_step = tf.train.get_or_create_global_step()
   summary_op = tf.summary.merge_all()
   with tf.name_scope('finite'):
@@ -226,12 +227,12 @@ def loop(step, run, hooks=(), config=None):
       """Saves what `number` steps have made of the variables."""
       if not run_without_hooks(finite):
         report.not_finite('after it, a weight is not finite')
-      # Without a copy of the graph: that is in graph.pbtxt, once.
-      session.run_step_fn(lambda step_context: saver.save(
-          step_context.session, os.path.join(run.train_dir, 'model.ckpt'),
-          number, write_meta_graph=False))
+      if not os.path.exists(run_lib.path(run.train_dir)):
+        raise UserError(f'{run.train_dir}: was moved away or deleted')
+      session.run_step_fn(lambda step_context: _save(
+          saver, step_context.session, run, number))
 
-    report = _Reporter(run)
+    report = reporting.Reporter(run)
     tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
     writer.graph(tf.get_default_graph())
     number = saved = int(run_without_hooks(global_step))
@@ -266,52 +267,9 @@ def loop(step, run, hooks=(), config=None):
         f'tensorboard --logdir={run.train_dir}', flush=True)
 
 
-class _Reporter:
-  """Prints how the steps are going, and stops at what is not finite."""
-
-  def __init__(self, run):
-    self._run = run
-    self._next = None  # The first step that is not in a report yet.
-    self._time = time.time()
-    self._values = self._finite_loss = None
-    self._overflows = 0  # Steps in a row.
-
-  def step(self, values):
-    """To be called after each step with the values of its `model.Step`."""
-    number, loss = int(values.step), values.losses['total_loss']
-    self._values = values
-    if np.isfinite([loss, *values.gradient_norms.values()]).all():
-      self._finite_loss, self._overflows = loss, 0
-    else:
-      self._overflows += 1
-      if self._run.dtype != 'float16' or self._overflows > _MAX_OVERFLOWS:
-        self.not_finite('not all of this is finite')
-
-    # The first step is told by itself: starting up is part of it.
-    if self._next is not None and number % self._run.log_frequency:
-      return
-    updates = 1 if self._next is None else number + 1 - self._next
-    now = time.time()
-    seconds = (now - self._time) / updates
-    self._next, self._time = number + 1, now
-
-    run, images = self._run, (number + 1) * self._run.global_batch
-    left = (run.max_steps - number - 1) * seconds
-    print(f'{cli.timestamp()}: step {number}, loss = {loss:.2f} '
-          f'({run.global_batch / seconds:.1f} examples/sec; {seconds:.3f} '
-          f"sec/batch), precision = {values.losses['Precision @ 1']:.3f}, "
-          f'epoch {images / run.num_examples:.1f}, '
-          f'{100 * (number + 1) / run.max_steps:.0f}%, '
-          f'{cli.duration(left)} left', flush=True)
-
-  def not_finite(self, problem):
-    """Raises UserError that tells of the last step."""
-    values, norms = self._values, self._values.gradient_norms
-    largest = sorted(
-        norms, key=lambda name: np.nan_to_num(-norms[name], nan=-np.inf))[:3]
-    raise UserError(
-        f"step {int(values.step)}: loss {values.losses['total_loss']:g}, "
-        f'learning rate {values.learning_rate:g}, largest gradient norms '
-        + ', '.join(f'{norms[name]:g} ({name})' for name in largest)
-        + f'; last finite loss {self._finite_loss}: {problem}, so training '
-        'ends. Its checkpoints are of earlier steps')
+def _save(saver, session, run, number):
+  # A MonitoredSession has its own ideas of some of TensorFlow's exceptions.
+  with filesystem.explained(run.train_dir):
+    # Without a copy of the graph: that is in graph.pbtxt, once.
+    saver.save(session, os.path.join(run.train_dir, 'model.ckpt'), number,
+               write_meta_graph=False)

@@ -85,10 +85,14 @@ def test_training_and_evaluation_go_on_from_the_newest_sound_checkpoint(
   assert scalars_of(str(stopped)) == scalars_of(whole[0].train_dir)
 
 
-@pytest.mark.parametrize('state', [
+STATES = [
     None, b'', b'\xff\xfe\x00junk', b'model_checkpoint_path: "',
     b'model_checkpoint_path: "model.ckpt-99"',
-    b'model_checkpoint_path: "/elsewhere/model.ckpt-3"'])
+    b'model_checkpoint_path: "/elsewhere/model.ckpt-3"',
+    b'model_checkpoint_path: "/elsewhere/model.ckpt-4"']
+
+
+@pytest.mark.parametrize('state', STATES)
 def test_a_state_file_that_points_nowhere(stopped, make_run, tmp_path, state):
   rewrite(f'{stopped}/checkpoint', lambda _: state)
   train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
@@ -100,6 +104,64 @@ def test_the_state_file_can_point_back(stopped, make_run, capsys):
   (stopped / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-2"')
   train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
   assert 'Resuming at step 2 of 5' in capsys.readouterr().out
+
+
+def test_a_copied_directory_leaves_the_original_alone(stopped, make_run,
+                                                      tmp_path):
+  """Though the state file has absolute paths, as other programs write them."""
+  tf.train.update_checkpoint_state(str(stopped), f'{stopped}/model.ckpt-4', [
+      f'{stopped}/model.ckpt-{step}' for step in (2, 4)])
+  copy = shutil.copytree(stopped, tmp_path / 'copy')
+  before = set(os.listdir(stopped))
+  train.train(make_run(train_dir=str(copy), max_steps=8, keep_checkpoints=2,
+                       **STEPS))
+  assert set(os.listdir(stopped)) == before
+  assert [os.path.basename(path) for path in checkpoints.find(copy)] == [
+      'model.ckpt-8', 'model.ckpt-6']
+
+
+def test_a_slash_at_the_end_and_a_relative_name(whole, stopped, make_run,
+                                                monkeypatch, capsys):
+  monkeypatch.chdir(stopped.parent)
+  rewrite(f'{stopped}/model.ckpt-4{INDEX}', lambda _: None)
+  train.train(make_run(train_dir='train/', max_steps=6, keep_checkpoints=1,
+                       **STEPS))
+  assert capsys.readouterr().err.count('\n') == 1
+  assert_same_checkpoints(f'{stopped}/model.ckpt-6',
+                          f'{whole[0].train_dir}/model.ckpt-6')
+  assert sorted(glob.glob('model.ckpt-*', root_dir=stopped)) == [
+      f'model.ckpt-6{DATA}', f'model.ckpt-6{INDEX}']
+
+
+@pytest.mark.parametrize('state', STATES[1:])
+def test_a_state_file_alone(stopped, make_run, state):
+  for path in glob.glob(f'{stopped}/model.ckpt-*'):
+    os.remove(path)
+  rewrite(f'{stopped}/checkpoint', lambda _: state)
+  with pytest.raises(UserError, match=f'{stopped}: no checkpoint can be read'):
+    train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
+
+
+def test_a_run_that_was_killed_before_it_saved_anything(stopped, make_run,
+                                                        capsys):
+  for path in [*glob.glob(f'{stopped}/model.ckpt-*'), f'{stopped}/checkpoint']:
+    os.remove(path)
+  train.train(make_run(train_dir=str(stopped), max_steps=1, **STEPS))
+  assert (f'{stopped} holds no checkpoint of this run yet: starting at step 0'
+          in capsys.readouterr().out)
+
+
+def test_a_directory_that_is_moved_away_while_it_is_trained_in(stopped,
+                                                               make_run):
+  class Move(tf.train.SessionRunHook):
+
+    def after_run(self, run_context, run_values):
+      if stopped.exists():
+        os.rename(stopped, f'{stopped} was here')
+
+  with pytest.raises(UserError, match=f'{stopped}: was moved away or deleted'):
+    train.train(make_run(train_dir=str(stopped), max_steps=6, **STEPS),
+                hooks=[Move()])
 
 
 @pytest.mark.parametrize('pattern', ['model.ckpt-*', '*.index', '*.data*'])

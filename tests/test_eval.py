@@ -181,6 +181,10 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
   with pytest.raises(UserError, match='empty: there is no checkpoint'):
     eval_lib.evaluate(str(tmp_path / 'empty'), eval_dir, run_once=True)
 
+  with pytest.raises(UserError, match='model.ckpt-8: cannot be restored: '
+                     'Cannot assign a device'):
+    eval_lib.evaluate(str(copy_of_trained), eval_dir,
+                      device='/job:worker/task:3')
   with pytest.raises(UserError, match='--device=cpu0: expected'):
     eval_lib.evaluate(str(copy_of_trained), eval_dir, device='cpu0')
   (tmp_path / 'file').write_text('')

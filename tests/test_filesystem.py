@@ -3,6 +3,7 @@
 import ctypes
 import glob
 import os
+import resource
 import shutil
 import subprocess
 
@@ -99,6 +100,20 @@ def test_a_disk_that_fills_up(make_run, run_program, disk, data_dir, leave,
   assert f'Resuming at step {resumed} of 6' in out
   assert_same_checkpoints(f'{train_dir}/model.ckpt-6',
                           f'{whole.train_dir}/model.ckpt-6')
+
+
+@pytest.mark.parametrize('limit, grown', [
+    (300_000, 'model.ckpt-2.data'), (2_000_000, 'events')])
+def test_files_that_must_not_grow(start, data_dir, tmp_path, limit, grown):
+  """TensorFlow takes this error for the end of the input."""
+  process = start('train', *flags_of(
+      train_dir=f'{tmp_path}/train', data_dir=data_dir, max_steps=2000),
+                  preexec_fn=lambda: resource.setrlimit(
+                      resource.RLIMIT_FSIZE, (limit, limit)))
+  _, err = process.communicate(timeout=120)
+  assert process.returncode == 1 and 'Traceback' not in err
+  assert err.splitlines()[-1].startswith(f'error: {tmp_path}/train/{grown}')
+  assert err.endswith('File too large\n')
 
 
 def test_a_full_disk_for_the_data_and_for_evaluation(

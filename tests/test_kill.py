@@ -7,7 +7,6 @@ The ordinary suite kills a few times; all of it:
 
 import collections
 import glob
-import os
 import random
 import time
 
@@ -25,8 +24,9 @@ MAX_STEPS = 40
 def unfinished(train_dir):
   """Returns whether a checkpoint is being written, or was."""
   found = checkpoints.find(train_dir)
-  return bool(glob.glob(f'{train_dir}/*t*mp*') or found and (
-      found[0] != max(found, key=checkpoints.step_of)))
+  return bool(glob.glob(f'{train_dir}/*.tempstate*')
+              or glob.glob(f'{train_dir}/checkpoint.tmp*')
+              or found and found[0] != max(found, key=checkpoints.step_of))
 
 
 def kill_and_resume(start, program, run, num_kills, rng):
@@ -94,9 +94,10 @@ def check(start, tmp_path, make_run, program, dtype, num_kills):
     found = events_of(directory)
     assert found.keys() == expected.keys()
     assert not [key for key in expected if found[key] != expected[key]]
-    assert sorted(glob.glob('model.ckpt-*.index', root_dir=directory)) == [
-        f'model.ckpt-{step}.index' for step in (MAX_STEPS - 2, MAX_STEPS)]
-    assert not [name for name in os.listdir(directory) if 'temp' in name]
+    assert sorted(glob.glob('model.ckpt-*', root_dir=directory)) == [
+        f'model.ckpt-{step}.{part}' for step in (MAX_STEPS - 2, MAX_STEPS)
+        for part in ('data-00000-of-00001', 'index')]
+    assert not glob.glob(f'{directory}/*.tempstate*')
   print(f'\n{program} {dtype}: killed {len(moments)} times:',
         dict(collections.Counter(moments)))
 

@@ -30,6 +30,15 @@ def test_no_run(tmp_path):
   assert run_lib.load(tmp_path / 'nowhere') is None
 
 
+def test_a_description_without_newer_fields(tmp_path):
+  run_lib.save(make_run(tmp_path, checksum='01234567'))
+  path = tmp_path / 'run.json'
+  description = json.loads(path.read_text())
+  del description['run']['checksum']
+  path.write_text(json.dumps(description))
+  assert run_lib.load(tmp_path) == make_run(tmp_path)
+
+
 @pytest.mark.parametrize('content', [
     '', '{', '[]', '{}', 'null', '{"version": 2}', '{"version": 1}',
     '{"version": 1, "run": {}}', '{"version": 1, "run": {"recipe": {}}}',

@@ -12,6 +12,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import model
+from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import UserError
 from tests.conftest import read_checkpoint
@@ -123,6 +124,13 @@ def test_another_run_is_refused_and_fresh_moves_it_aside(make_run, tmp_path):
   aside, = glob.glob(f'{run.train_dir}.*')
   assert read_checkpoint(f'{aside}/model.ckpt-1')['global_step'] == 1
   assert read_checkpoint(f'{run.train_dir}/model.ckpt-2')['global_step'] == 2
+
+
+def test_a_run_that_did_not_note_the_checksum_goes_on(make_run):
+  run = train.train(make_run(max_steps=1))
+  run_lib.save(dataclasses.replace(run, checksum=None))
+  train.train(make_run(max_steps=2))
+  assert run_lib.load(run.train_dir) == dataclasses.replace(run, max_steps=2)
 
 
 def test_checkpoints_without_a_description_are_not_touched(make_run):
