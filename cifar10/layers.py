@@ -143,62 +143,6 @@ def add_biases(inputs, bias):
   return tf.nn.bias_add(inputs, tf.cast(biases, inputs.dtype))
 
 
-def local_response_normalization(inputs, radius, bias, alpha):
-  """Divides each value by (bias + alpha * sum of squares)**0.75, the sum being
-  over the channels up to `radius` away (Krizhevsky et al., 2012).
-
-  The function of tf.nn.lrn, and its gradient, in fewer passes over memory and
-  for bfloat16 too: XLA makes one loop of all that happens to a value. The sums
-  are made anew for the gradient, as that takes less time than to keep them.
-
-  Args:
-    inputs: [n, height, width, channels].
-    radius: how many channels on either side to take in.
-    bias, alpha: see above.
-
-  Returns:
-    Tensor of the shape of `inputs`.
-  """
-  wide = tf.float32 if inputs.dtype.size < 4 else inputs.dtype
-
-  def window_sums(x):
-    x = tf.pad(x, [[0, 0], [0, 0], [0, 0], [radius, radius]])
-    return _sums_of_neighbours(x, 2 * radius + 1)
-
-  def scales_and_powers(x):
-    scales = bias + alpha * window_sums(tf.square(x))
-    return scales, tf.rsqrt(scales * tf.sqrt(scales))  # tf.pow takes longer.
-
-  @tf.custom_gradient
-  def normalize(inputs):
-    with tf.xla.experimental.jit_scope():
-      x = tf.cast(inputs, wide)
-      _, powers = scales_and_powers(x)
-      outputs = tf.cast(x * powers, inputs.dtype)
-
-    def gradient(upstream):
-      with tf.xla.experimental.jit_scope():
-        x, dy = tf.cast(inputs, wide), tf.cast(upstream, wide)
-        scales, powers = scales_and_powers(x)
-        sums = window_sums(dy * x * powers / scales)
-        return tf.cast(dy * powers - 1.5 * alpha * x * sums, inputs.dtype)
-
-    return outputs, gradient
-
-  return normalize(inputs)
-
-
-def _sums_of_neighbours(x, count):
-  """Sums each `count` values in a row along the last axis: [..., c] to
-  [..., c - count + 1], in about 2 log2(count) additions a value."""
-  if count == 1:
-    return x
-  half = count // 2
-  halves = _sums_of_neighbours(x, half)
-  sums = halves[..., :-half] + halves[..., half:]
-  return sums[..., :-1] + x[..., count - 1:] if count % 2 else sums
-
-
 def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
   """Batch normalization (Ioffe and Szegedy, 2015), by the fused op.
 

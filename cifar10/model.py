@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
+from cifar10 import lrn
 from cifar10 import optimizers
 from cifar10 import summaries
 from cifar10.recipe import Recipe
@@ -89,8 +90,8 @@ def _max_pool(inputs, name):
 
 def _local_response_normalization(inputs, name):
   with tf.name_scope(name):
-    return layers.local_response_normalization(inputs, radius=4, bias=1.0,
-                                               alpha=0.001 / 9.0)
+    return lrn.local_response_normalization(inputs, radius=4, bias=1.0,
+                                            alpha=0.001 / 9.0)
 
 
 def metrics(logits, labels):

@@ -13,9 +13,9 @@ from cifar10 import inputs
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
+from cifar10 import reporting
 from cifar10 import run as run_lib
 from cifar10 import train
-from cifar10 import training
 from cifar10 import UserError
 from tests.conftest import read_checkpoint
 
@@ -169,7 +169,7 @@ def test_a_step_that_overflows_changes_no_weight_but_counts(make_run, name,
 def test_overflows_now_and_then_do_not_end_the_training(make_run, capsys):
   run = make_run(dtype='float16', num_examples=300, recipe=model.RECIPE,
                  log_frequency=1)
-  report = training._Reporter(run)
+  report = reporting.Reporter(run)
   for number in range(300):
     loss = np.nan if number % 2 else 1.0
     report.step(model.Step(None, number, 0.1, {'total_loss': loss,

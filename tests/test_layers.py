@@ -3,6 +3,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
+from cifar10 import lrn
 from cifar10 import summaries
 
 RNG = np.random.default_rng(0)
@@ -55,7 +56,7 @@ def test_local_response_normalization_equals_tensorflows(radius, channels):
   upstream = RNG.normal(size=x.shape)
   found = lrn_and_gradient(
       x, upstream,
-      lambda v: layers.local_response_normalization(v, radius, 1.5, 0.2))
+      lambda v: lrn.local_response_normalization(v, radius, 1.5, 0.2))
   expected = lrn_and_gradient(
       x, upstream, lambda v: tf.nn.lrn(v, radius, 1.5, 0.2, 0.75))
   for a, b in zip(found, expected):
@@ -67,7 +68,7 @@ def test_the_gradient_of_local_response_normalization_is_its_slope():
   upstream = RNG.normal(size=x.shape)
   outputs, gradient = lrn_and_gradient(
       x, upstream,
-      lambda v: layers.local_response_normalization(v, 4, 1.0, 0.3),
+      lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.3),
       tf.float64)
   np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.3), rtol=1e-12)
   for index in np.ndindex(x.shape):
@@ -83,7 +84,7 @@ def test_the_gradient_of_local_response_normalization_is_its_slope():
 def test_local_response_normalization_of_16_bits_rounds_once(dtype, rounding):
   x = np.float64(RNG.integers(-100, 100, (2, 3, 3, 64))) / 8
   outputs, _ = lrn_and_gradient(
-      x, x, lambda v: layers.local_response_normalization(v, 4, 1.0, 0.01),
+      x, x, lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.01),
       dtype)
   np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.01),
                              rtol=1.01 * rounding, atol=1e-6)
