@@ -11,8 +11,6 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import filesystem
-
 _HISTOGRAM_VALUES = 2**17
 
 
@@ -59,7 +57,6 @@ class Writer:
   """
 
   def __init__(self, directory):
-    self._directory = directory
     os.makedirs(directory, exist_ok=True)
     # Readers take a directory's event files in the order of their names.
     name = f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}'
@@ -88,6 +85,5 @@ class Writer:
 
   def _add(self, **fields):
     event = tf.Event(wall_time=time.time(), **fields)
-    with filesystem.explained(self._directory):
-      self._records.write(event.SerializeToString())
-      self._records.flush()
+    self._records.write(event.SerializeToString())
+    self._records.flush()

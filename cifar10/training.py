@@ -215,8 +215,10 @@ def loop(step, run, hooks=(), config=None):
       tf.train.Scaffold(saver=saver), checkpoint_dir=run.train_dir,
       config=config or session_config(run.log_device_placement))
 
+  # Explained inside the session, which takes some exceptions for the end.
   with cli.received_signals() as signals, \
       tf.train.MonitoredSession(creator, hooks) as session, \
+      filesystem.explained(run.train_dir), \
       summaries.Writer(run.train_dir) as writer:
 
     def run_without_hooks(fetches):
@@ -268,7 +270,7 @@ def loop(step, run, hooks=(), config=None):
 
 
 def _save(saver, session, run, number):
-  # A MonitoredSession has its own ideas of some of TensorFlow's exceptions.
+  # Explained here, as the session would take some exceptions for its own.
   with filesystem.explained(run.train_dir):
     # Without a copy of the graph: that is in graph.pbtxt, once.
     saver.save(session, os.path.join(run.train_dir, 'model.ckpt'), number,
