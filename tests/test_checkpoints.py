@@ -106,6 +106,24 @@ def test_the_state_file_can_point_back(stopped, make_run, capsys):
   assert 'Resuming at step 2 of 5' in capsys.readouterr().out
 
 
+def test_a_checkpoint_that_goes_while_it_is_read(stopped, monkeypatch, capsys):
+  """It is no damage: the trainer went on, and keeps one checkpoint."""
+  state = stopped / 'checkpoint'
+  later = state.read_text()
+  state.write_text('model_checkpoint_path: "model.ckpt-2"')
+  load = tf.train.load_checkpoint
+
+  def slow_load(path):
+    if path.endswith('-2'):
+      os.remove(f'{path}{INDEX}')
+      state.write_text(later)
+    return load(path)
+
+  monkeypatch.setattr(tf.train, 'load_checkpoint', slow_load)
+  assert checkpoints.newest(str(stopped)) == f'{stopped}/model.ckpt-4'
+  assert capsys.readouterr().err == ''
+
+
 def test_a_copied_directory_leaves_the_original_alone(stopped, make_run,
                                                       tmp_path):
   """Though the state file has absolute paths, as other programs write them."""
