@@ -103,7 +103,8 @@ def test_a_disk_that_fills_up(make_run, run_program, disk, data_dir, leave,
 
 
 @pytest.mark.parametrize('limit, grown', [
-    (5_000, 'graph.pbtxt'), (300_000, 'model.ckpt-2.data'), (2_000_000, 'events')])
+    (5_000, 'graph.pbtxt'), (300_000, 'model.ckpt-2.data'),
+    (2_000_000, 'events')])
 def test_files_that_must_not_grow(start, data_dir, tmp_path, limit, grown):
   """TensorFlow takes this error for the end of the input."""
   process = start('train', *flags_of(
