@@ -16,7 +16,7 @@ RECIPE = Recipe(
     decayed_variables='.*/(weights|biases)',
     augmentation='pad_crop_and_color')
 PUBLISHED = '92% in 100 epochs'
-MEASURED = '-'
+MEASURED = '86.4%'
 
 
 def inference(images, num_classes, tower=None):
