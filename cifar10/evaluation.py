@@ -35,7 +35,7 @@ def records_of(run, data, eval_data):
 
   Args:
     run: the `Run`.
-    data: its `dataset.Dataset`.
+    data: its `directories.Dataset`.
     eval_data: 'test', 'train_eval' for those trained on, or 'holdout'.
 
   Returns:
@@ -68,7 +68,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   Args:
     checkpoint: its path, as `checkpoints.newest()` gives.
     run: the `Run` that wrote it.
-    data: its `dataset.Dataset`.
+    data: its `directories.Dataset`.
     eval_data: 'test', 'train_eval' or 'holdout', see `records_of()`.
     num_examples: measure only so many, the first.
     use_moving_averages: whether to use the averages of the variables.

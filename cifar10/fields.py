@@ -16,7 +16,7 @@ def field(default=dataclasses.MISSING, **bounds):
   Args:
     default: as of dataclasses.field().
     **bounds: `minimum` and `maximum` of numbers; `positive`, for more than 0;
-      `choices`, a collection of texts.
+      `choices`, a collection of values.
   """
   return dataclasses.field(default=default, metadata=bounds)
 
@@ -58,5 +58,5 @@ def _expected(wanted, bounds, value):
   if 'maximum' in bounds and value > bounds['maximum']:
     return f'{bounds["maximum"]} or less'
   if 'choices' in bounds and value not in bounds['choices']:
-    return ' or '.join(bounds['choices'])
+    return ' or '.join(map(str, bounds['choices']))
   return None

@@ -17,7 +17,6 @@ from cifar10 import augmentation
 from cifar10 import look_up
 from cifar10 import records
 from cifar10 import summaries
-from cifar10 import UserError
 
 QUEUE_THREADS = 16
 # Prefix of the name in a recipe of an augmentation that is passed in.
@@ -57,10 +56,7 @@ def images_of(recipe, record_format, examples=None, augment=None,
   Raises:
     UserError: the recipe asks for what there is not.
   """
-  f, size = record_format, recipe.crop_size
-  if size > min(f.height, f.width):
-    raise UserError(f'crop_size {size} is larger than the images, '
-                    f'{f.height}x{f.width}')
+  f, size = record_format, recipe.crop(record_format)
   if augment is None and not recipe.augmentation.startswith(CUSTOM):
     augment = look_up(recipe.augmentation, augmentation.AUGMENTATIONS,
                       'augmentation')

@@ -19,7 +19,7 @@ from cifar10.recipe import Recipe
 RECIPE = Recipe(
     epochs=256,
     batch_size=128,
-    crop_size=24,
+    crop_size=0.75,
     augmentation='crop_and_color',
     learning_rate=0.1,
     schedule='exponential',

@@ -98,7 +98,7 @@ def build(run, data, devices, augment=None):
 
   Args:
     run: a prepared `Run`.
-    data: its `dataset.Dataset`.
+    data: its `directories.Dataset`.
     devices: a device for each tower.
     augment: see `train()`.
 

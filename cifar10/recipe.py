@@ -17,7 +17,8 @@ class Recipe:
   Attributes:
     epochs: length of the training.
     batch_size: images per tower and step.
-    crop_size: side, in pixels, of the square images the network sees.
+    crop_size: side of the square images the network sees, in pixels; or, if it
+      is 1 or less, as a part of the records' shorter side.
     augmentation: how training images are distorted; a name in
       augmentation.AUGMENTATIONS.
     normalization: what is done to pixel values, in training and evaluation; a
@@ -46,7 +47,7 @@ class Recipe:
   epochs: float = field(positive=True)
   batch_size: int = field(minimum=1)
   learning_rate: float = field(minimum=0)
-  crop_size: int = field(32, minimum=1)
+  crop_size: float = field(1.0, positive=True)
   augmentation: str = 'none'
   normalization: str = 'per_image'
   optimizer: str = 'sgd'
@@ -82,6 +83,19 @@ class Recipe:
     except re.error as e:
       raise UserError(f'recipe: decayed_variables={self.decayed_variables}: '
                       f'{e}') from e
+
+  def crop(self, record_format):
+    """Returns the side, in pixels, of the images that a network sees of records
+    of a `records.Format`."""
+    side = min(record_format.height, record_format.width)
+    if self.crop_size <= 1:
+      return max(1, round(self.crop_size * side))
+    if self.crop_size > side or self.crop_size % 1:
+      raise UserError(
+          f'recipe: crop_size={self.crop_size}: expected up to 1, or pixels up '
+          f'to {side} of records of {record_format.height}x'
+          f'{record_format.width}')
+    return int(self.crop_size)
 
   def num_steps(self, num_examples, global_batch):
     """Returns the steps that `epochs` take, the last batch counted whole."""

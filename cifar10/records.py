@@ -1,9 +1,8 @@
 """The on-disk record format: parse it in a graph, read, check and write it.
 
-A record is the label (1 byte), then the image as planes of bytes (red, green,
-blue), each row by row: the binary version of
-https://www.cs.toronto.edu/~kriz/cifar.html. A file is records end to end, with
-no header, so its size tells how many it holds.
+A record is a label, then an image as planes of bytes (red, green, blue), each
+row by row: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html. A
+file is records end to end, with no header, so its size tells how many it holds.
 """
 
 import dataclasses
@@ -12,7 +11,10 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import fields
+from cifar10 import filesystem
 from cifar10 import UserError
+from cifar10.fields import field
 
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
                    'dog', 'frog', 'horse', 'ship', 'truck')
@@ -20,19 +22,45 @@ CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """What one record holds; sizes in bytes are sizes in pixels."""
-  height: int = 32
-  width: int = 32
-  depth: int = 3
+  """What one record holds.
+
+  Attributes:
+    height, width: of the image, in pixels.
+    depth: its channels, 3 for red, green, blue.
+    skipped_bytes: at the start, before the label: CIFAR-100's superclass.
+    label_bytes: of the label, the highest first.
+    class_names: by label.
+  """
+  height: int = field(32, minimum=1, maximum=2**12)
+  width: int = field(32, minimum=1, maximum=2**12)
+  depth: int = field(3, minimum=1, maximum=256)
+  skipped_bytes: int = field(0, minimum=0, maximum=255)
+  label_bytes: int = field(1, minimum=1, maximum=2)
   class_names: tuple = CIFAR10_CLASSES
+
+  def __post_init__(self):
+    names = self.class_names
+    if isinstance(names, list):  # As JSON has them.
+      object.__setattr__(self, 'class_names', tuple(names))
+    fields.check(self, 'record format: {}={}')
+    if not all(isinstance(name, str) and name for name in names) or not (
+        0 < len(names) <= 256**self.label_bytes):
+      raise UserError('record format: expected 1 to '
+                      f'{256**self.label_bytes:,} class names, as '
+                      f'{self.label_bytes} bytes tell apart')
 
   @property
   def num_classes(self):
     return len(self.class_names)
 
   @property
+  def image_start(self):
+    """Bytes before the image."""
+    return self.skipped_bytes + self.label_bytes
+
+  @property
   def record_bytes(self):
-    return 1 + self.depth * self.height * self.width
+    return self.image_start + self.depth * self.height * self.width
 
 
 CIFAR10 = Format()
@@ -50,17 +78,29 @@ def parse(data, record_format=CIFAR10):
     labels: int32 [n] tensor.
   """
   f = record_format
-  labels = tf.cast(data[:, 0], tf.int32)
-  planes = tf.reshape(data[:, 1:], [-1, f.depth, f.height, f.width])
-  return tf.transpose(planes, [0, 2, 3, 1]), labels
+  planes = tf.reshape(data[:, f.image_start:], [-1, f.depth, f.height, f.width])
+  digits = tf.cast(data[:, f.skipped_bytes:f.image_start], tf.int32)
+  return (tf.transpose(planes, [0, 2, 3, 1]),
+          tf.reduce_sum(digits * _place_values(f), 1))
+
+
+def _place_values(record_format):
+  """Returns what a 1 in each byte of a label is worth."""
+  return 256 ** np.arange(record_format.label_bytes, dtype=np.int32)[::-1]
 
 
 def images(data, record_format=CIFAR10):
   """Returns uint8 [n, height, width, depth], a view, of records as `read()`
   returns them."""
   f = record_format
-  planes = data[:, 1:].reshape(-1, f.depth, f.height, f.width)
+  planes = data[:, f.image_start:].reshape(-1, f.depth, f.height, f.width)
   return planes.transpose(0, 2, 3, 1)
+
+
+def labels(data, record_format=CIFAR10):
+  """Returns the labels, int32 [n], of records as `read()` returns them."""
+  f = record_format
+  return data[:, f.skipped_bytes:f.image_start] @ _place_values(f)
 
 
 def count(path, record_format=CIFAR10):
@@ -69,10 +109,8 @@ def count(path, record_format=CIFAR10):
   Raises:
     UserError: it cannot be read, is empty, or ends in the middle of a record.
   """
-  try:
+  with filesystem.explained(path):
     size = os.path.getsize(path)
-  except OSError as e:
-    raise UserError(f'{path}: cannot be read: {e.strerror}') from e
   num_records, rest = divmod(size, record_format.record_bytes)
   if rest or not num_records:
     raise UserError(
@@ -96,34 +134,44 @@ def read(path, record_format=CIFAR10):
       one of the classes.
   """
   num_records = count(path, record_format)
-  try:
+  with filesystem.explained(path):
     data = np.memmap(path, np.uint8, 'r',
                      shape=(num_records, record_format.record_bytes))
-  except (OSError, ValueError) as e:
-    raise UserError(f'{path}: cannot be read: {e}') from e
-  bad = np.flatnonzero(data[:, 0] >= record_format.num_classes)
+  found = labels(data, record_format)
+  bad = np.flatnonzero(found >= record_format.num_classes)
   if bad.size:
     record = int(bad[0])
+    position = record * record_format.record_bytes + record_format.skipped_bytes
     raise UserError(
-        f'{path}: record {record} (byte {record * record_format.record_bytes}) '
-        f'has label {data[record, 0]}, expected 0 to '
-        f'{record_format.num_classes - 1}; {bad.size} such records in all')
+        f'{path}: record {record} (byte {position}) has label {found[record]}, '
+        f'expected 0 to {record_format.num_classes - 1}; {bad.size} such '
+        'records in all')
   return data
 
 
-def write(path, images, labels):
-  """Writes a record file.
+def encode(images, labels, record_format=CIFAR10):
+  """Makes records.
 
   Args:
-    path: the file, replaced if it exists.
     images: uint8 [n, height, width, depth] array.
-    labels: integer [n] array, each 0 to 255.
+    labels: integer [n] array, each one that fits the label's bytes.
+    record_format: the `Format`; sizes and classes are not looked at.
+
+  Returns:
+    uint8 [n, record_bytes] array.
   """
-  labels = np.asarray(labels)
-  if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
-    raise ValueError('labels must be 0 to 255, to fit a byte')
+  f, labels = record_format, np.asarray(labels, np.int64)
+  if labels.size and not 0 <= labels.min() <= labels.max() < (
+      256**f.label_bytes):
+    raise ValueError(f'labels must fit {f.label_bytes} bytes')
   planes = np.asarray(images, np.uint8).transpose(0, 3, 1, 2)
-  data = np.concatenate([labels.astype(np.uint8)[:, np.newaxis],
-                         planes.reshape(len(labels), -1)], axis=1)
-  with open(path, 'wb') as f:
-    f.write(data)
+  return np.concatenate(
+      [np.zeros([len(labels), f.skipped_bytes], np.uint8),
+       (labels[:, np.newaxis] // _place_values(f) % 256).astype(np.uint8),
+       planes.reshape(len(labels), -1)], axis=1)
+
+
+def write(path, images, labels, record_format=CIFAR10):
+  """Writes a record file, replacing one that exists; see `encode()`."""
+  with open(path, 'wb') as file:
+    file.write(encode(images, labels, record_format))

@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import fields
 from cifar10 import filesystem
+from cifar10 import records
 from cifar10 import UserError
 from cifar10.fields import field
 from cifar10.recipe import Recipe
@@ -32,15 +33,16 @@ class Run:
     train_dir: where checkpoints, event files and run.json go.
     data_dir: where the record files are, or go.
     data_url: where to download from, instead of the known places.
-    dataset: name of the data, see dataset.py.
+    dataset: name of the data, see dataset.py; None: what data_dir holds.
+    record_format: of its records, found by `training.prepare()`.
     network: name of the network, see networks/.
     recipe: its hyperparameters; None: those it was published with.
     batch_size: images per tower and step, instead of the recipe's.
     dtype: what the network computes in, one of DTYPES.
     num_towers: how many parts a step's images are split into.
     holdout: how many records, the last, are not trained on.
-    num_examples: how many are, found by `training.prepare()`.
-    checksum: of the files of training records, found by it too.
+    num_examples: how many are, found by `training.prepare()` too.
+    checksum: of the files of training records, so too.
     max_steps: the step to stop at, counted from the first start; None: as
       many as the recipe's epochs take.
     seed: of initial weights, order and distortions.
@@ -54,7 +56,8 @@ class Run:
   train_dir: str = '/tmp/cifar10_train'
   data_dir: str = '/tmp/cifar10_data'
   data_url: tuple = ()
-  dataset: str = 'cifar10'
+  dataset: Optional[str] = None
+  record_format: records.Format = records.CIFAR10
   network: str = 'convnet'
   recipe: Optional[Recipe] = None
   batch_size: Optional[int] = field(None, minimum=1)
@@ -133,7 +136,10 @@ def load(train_dir):
       raise ValueError(f'it is of version {description["version"]}, this '
                        f'program of version {VERSION}')
     run = description['run']
-    return Run(**{**run, 'recipe': Recipe(**run['recipe'])})
+    run['recipe'] = Recipe(**run['recipe'])
+    if 'record_format' in run:  # Earlier ones were all CIFAR-10's.
+      run['record_format'] = records.Format(**run['record_format'])
+    return Run(**run)
   except (UserError, ValueError, KeyError, TypeError, RecursionError) as e:
     problem = e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'
     raise UserError(f'{path(train_dir)}: is not a description of a run: '

@@ -38,7 +38,7 @@ def prepare(run, augment=None):
 
   Returns:
     run: with what was None filled in.
-    data: its `dataset.Dataset`.
+    data: its `directories.Dataset`.
 
   Raises:
     UserError: the data cannot be had, or the run cannot be, with it.
@@ -60,8 +60,11 @@ def prepare(run, augment=None):
                     f'{data.count(data.train):,} records to train on')
   if run.holdout and run.input == 'queue':
     raise UserError('--holdout: --input=queue reads whole files')
+  # Of the images there are: published sizes are for 32x32.
+  recipe = dataclasses.replace(recipe, crop_size=recipe.crop(data.format))
   run = dataclasses.replace(
-      run, recipe=recipe, num_examples=num_examples, checksum=data.checksum,
+      run, recipe=recipe, dataset=data.name, record_format=data.format,
+      num_examples=num_examples, checksum=data.checksum,
       data_dir=os.path.abspath(run.data_dir))
   if run.global_batch > num_examples:
     raise UserError(
@@ -144,7 +147,7 @@ def batch(run, data, augment=None):
 
   Args:
     run: a prepared `Run`.
-    data: its `dataset.Dataset`.
+    data: its `directories.Dataset`.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.
 

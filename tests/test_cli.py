@@ -85,7 +85,7 @@ MISTAKES = {
         ('--min_fraction_of_examples_in_queue=1.5', 'expected 1 or less'),
         ('--min_fraction_of_examples_in_queue=nan', 'expected a finite number'),
         ('--network=convnets', 'Did you mean convnet'),
-        ('--dataset=mnist', 'Did you mean cifar10 or synthetic'),
+        ('--dataset=mnist', 'Did you mean cifar10 or cifar100 or'),
         ('--dtype=float8', 'Did you mean float'),
         ('--input=queues', 'Did you mean queue'),
         ('--recipe=learning_rat=1', 'Did you mean learning_rate'),
@@ -123,7 +123,7 @@ MISTAKES = {
         ('--eval_dir=/dev/null/x', '/dev/null/x: Not a directory'),
         ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
     'dataset': [
-        ('--dataset=mnist', 'Did you mean cifar10 or synthetic'),
+        ('--dataset=mnist', 'Did you mean cifar10 or cifar100 or'),
         ('--data_url=ftp:x', 'expected a URL that ends in'),
         ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
     'benchmark': [

@@ -21,7 +21,7 @@ import time
 import numpy as np
 import pytest
 
-from cifar10 import archives
+from cifar10 import archives as archives_lib
 from cifar10 import dataset
 from cifar10 import pickles
 from cifar10 import run as run_lib
@@ -99,8 +99,8 @@ def test_record_files(tmp_path, bounded, cases):
 def as_published(path):
   """Returns a file as if it were what was published."""
   content = path.read_bytes()
-  return dataset.Archive(path.name, len(content),
-                         hashlib.md5(content).hexdigest(), ())
+  return archives_lib.Archive(
+      path.name, len(content), hashlib.md5(content).hexdigest(), ())
 
 
 @SIZES
@@ -130,9 +130,9 @@ def test_archives_of_another_checksum_are_not_even_opened(
     tmp_path, cases, monkeypatch):
   path = tmp_path / 'cifar-10-binary.tar.gz'
   archive = make_archive(path, BINARY)
-  archive = dataset.Archive(archive.name, archive.size, archive.md5, ())
+  archive = archives_lib.Archive(archive.name, archive.size, archive.md5, ())
   content = path.read_bytes()
-  monkeypatch.setattr(archives, 'extract', lambda *_: pytest.fail('opened'))
+  monkeypatch.setattr(archives_lib, 'extract', lambda *_: pytest.fail('opened'))
   for damaged in damages(content, cases // 3):
     if damaged != content:
       path.write_bytes(damaged)

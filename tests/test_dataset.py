@@ -12,6 +12,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from cifar10 import archives as archives_lib
 from cifar10 import dataset
 from cifar10 import UserError
 
@@ -64,15 +65,16 @@ PICKLED['cifar-10-batches-py/batches.meta'] = pickled(
 
 
 def make_archive(path, files):
-  """Writes a .tar.gz and returns the `dataset.Archive` that describes it."""
+  """Writes a .tar.gz and returns the `Archive` that describes it."""
   with tarfile.open(path, 'w:gz') as tar:
     for name, content in files.items():
       member = tarfile.TarInfo(name)
       member.size = len(content)
       tar.addfile(member, io.BytesIO(content))
   content = path.read_bytes()
-  return dataset.Archive(path.name, len(content),
-                         hashlib.md5(content).hexdigest(), (path.as_uri(),))
+  return archives_lib.Archive(
+      path.name, len(content), hashlib.md5(content).hexdigest(),
+      (path.as_uri(),))
 
 
 @pytest.fixture
@@ -125,8 +127,9 @@ def test_download(tmp_path, archives, i):
 
 
 def test_data_url_takes_the_place_of_the_known_ones(tmp_path, archives):
-  known = tuple(dataset.Archive(a.name, a.size, a.md5, ('http://127.0.0.1:1',))
-                for a in archives)
+  known = tuple(
+      archives_lib.Archive(a.name, a.size, a.md5, ('http://127.0.0.1:1',))
+      for a in archives)
   url = archives[1].urls[0]
   data = dataset.ensure('cifar10', tmp_path / 'data', [url], known)
   assert_complete(data, tmp_path / 'data')
@@ -136,7 +139,8 @@ def test_data_url_takes_the_place_of_the_known_ones(tmp_path, archives):
 
 def test_without_a_source_the_message_tells_the_ways_out(tmp_path, archives):
   archives = tuple(
-      dataset.Archive(a.name, a.size, a.md5, (f'http://127.0.0.1:1/{a.name}',))
+      archives_lib.Archive(a.name, a.size, a.md5,
+                           (f'http://127.0.0.1:1/{a.name}',))
       for a in archives)
   (tmp_path / archives[1].name).write_bytes(b'half an archive')
   with pytest.raises(UserError) as error:
@@ -178,7 +182,7 @@ def test_an_archive_that_lacks_a_batch_leaves_nothing(tmp_path):
 def test_a_damaged_archive_is_named(tmp_path):
   path = tmp_path / 'cifar-10-binary.tar.gz'
   path.write_bytes(gzip.compress(b'not a tar file'))
-  archive = dataset.Archive(path.name, path.stat().st_size,
+  archive = archives_lib.Archive(path.name, path.stat().st_size,
                             hashlib.md5(path.read_bytes()).hexdigest(), ())
   with pytest.raises(UserError, match='binary.tar.gz: cannot be extracted'):
     dataset.ensure('cifar10', tmp_path, archives=[archive])
@@ -289,8 +293,8 @@ def test_program_prints_what_is_there(run_program, data_dir):
   code, out, _ = run_program('dataset', f'--data_dir={data_dir}')
   assert code == 0
   assert 'data_batch_1.bin: 200 records' in out
-  assert ('cifar10: 300 records to train on, 130 to evaluate on, 10 classes: '
-          'airplane, automobile') in out
+  assert ('cifar10: 300 records to train on, 130 to evaluate on, of 32x32 '
+          'pixels, 10 classes: airplane, automobile') in out
 
 
 def test_program_without_network(run_program, tmp_path):

@@ -14,6 +14,7 @@ from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
 from cifar10 import reporting
+from cifar10 import records
 from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import UserError
@@ -23,7 +24,7 @@ from tests.conftest import read_checkpoint
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_logits_are_those_of_float32_but_for_rounding(name):
   network = networks.NETWORKS[name]
-  side = network.RECIPE.crop_size
+  side = network.RECIPE.crop(records.CIFAR10)
   images = np.random.default_rng(0).normal(size=(4, side, side, 3))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)

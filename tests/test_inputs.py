@@ -150,7 +150,7 @@ def test_records_are_not_in_the_graph_and_all_is_on_the_cpu(data_dir):
 
 def test_what_a_recipe_asks_for_in_vain():
   for change, message in (
-      ({'crop_size': 5}, 'crop_size 5 is larger than the images, 4x6'),
+      ({'crop_size': 5}, 'crop_size=5: expected up to 1, or pixels up to 4 of'),
       ({'augmentation': 'cut'}, "no augmentation 'cut'. Did you mean none"),
       ({'normalization': 'x'}, "no normalization 'x'. Did you mean per_image")):
     with pytest.raises(UserError, match=message):

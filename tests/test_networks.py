@@ -66,7 +66,7 @@ def test_size(name):
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_any_number_of_images(name):
   network = networks.NETWORKS[name]
-  side = network.RECIPE.crop_size
+  side = network.RECIPE.crop(records.CIFAR10)
   images = np.random.default_rng(0).normal(size=(3, side, side, 3))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
@@ -209,7 +209,7 @@ def test_what_is_decayed():
   """The kernels and matrices of each recipe, and no scale or offset."""
   for name, network in networks.NETWORKS.items():
     with tf.Graph().as_default():
-      side = network.RECIPE.crop_size
+      side = network.RECIPE.crop(records.CIFAR10)
       network.inference(tf.zeros([1, side, side, 3]), 10)
       names = {v.op.name for v in tf.trainable_variables()}
     found = {v for v in names

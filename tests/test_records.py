@@ -30,9 +30,48 @@ def test_write_makes_the_bytes_that_parse_reads(tmp_path):
   assert (tmp_path / 'a.bin').read_bytes() == RECORDS[:13]
 
 
-def test_write_refuses_labels_that_do_not_fit_a_byte(tmp_path):
+# CIFAR-100 has a byte before the label; more than 256 classes need two for it.
+@pytest.mark.parametrize('start, sizes, label', [
+    (b'\0\x2a', {'skipped_bytes': 1}, 42), (b'\1\2', {'label_bytes': 2}, 258),
+    (b'\0\0\1\0', {'skipped_bytes': 2, 'label_bytes': 2}, 256)])
+def test_other_labels(tmp_path, start, sizes, label):
+  f = records.Format(height=1, width=2, depth=1, **sizes, class_names=tuple(
+      map(str, range(256**sizes.get('label_bytes', 1)))))
+  path = tmp_path / 'a.bin'
+  records.write(path, [[[[7], [8]]]], [label], f)
+  assert path.read_bytes() == start + b'\7\x08'
+  data = records.read(path, f)
+  assert records.labels(data, f).tolist() == [label]
+  assert records.images(data, f).tolist() == [[[[7], [8]]]]
+  with tf.Graph().as_default(), tf.Session() as session:
+    images, labels = session.run(records.parse(tf.constant(data), f))
+  assert images.tolist() == [[[[7], [8]]]] and labels.tolist() == [label]
+
+
+def test_the_byte_of_a_wrong_label_is_told(tmp_path):
+  f = records.Format(height=1, width=1, depth=1, skipped_bytes=1,
+                     class_names=('a', 'b'))
+  (tmp_path / 'a.bin').write_bytes(bytes([9, 1, 0, 9, 2, 0]))
+  with pytest.raises(UserError, match=r'record 1 \(byte 4\) has label 2'):
+    records.read(tmp_path / 'a.bin', f)
+
+
+@pytest.mark.parametrize('values, message', [
+    ({'height': 0}, 'height=0: expected 1 or more'),
+    ({'depth': 'x'}, 'depth=x: expected an integer'),
+    ({'label_bytes': 3}, 'label_bytes=3: expected 2 or less'),
+    ({'class_names': ()}, 'expected 1 to 256 class names'),
+    ({'class_names': ('a', '')}, 'expected 1 to 256 class names'),
+    ({'class_names': tuple('x' * 257)}, 'expected 1 to 256 class names')])
+def test_bad_formats(values, message):
+  with pytest.raises(UserError, match=message):
+    records.Format(**values)
+
+
+@pytest.mark.parametrize('label', [-1, 256])
+def test_write_refuses_labels_that_do_not_fit_a_byte(tmp_path, label):
   with pytest.raises(ValueError):
-    records.write(tmp_path / 'a.bin', np.zeros([1, 2, 3, 2]), [256])
+    records.write(tmp_path / 'a.bin', np.zeros([1, 2, 3, 2]), [label])
 
 
 def test_read_and_count(tmp_path):

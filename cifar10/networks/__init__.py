@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import look_up
 from cifar10 import model
+from cifar10 import records
 from cifar10.networks import baseline_cnn
 from cifar10.networks import improved_cnn
 from cifar10.networks import local
@@ -66,7 +67,7 @@ class Size(NamedTuple):
 
 def size(network, num_classes=10, depth=3):
   """Returns the `Size` of a network."""
-  side = network.RECIPE.crop_size
+  side = network.RECIPE.crop(records.CIFAR10)
   with tf.Graph().as_default():
     logits = network.inference(tf.zeros([1, side, side, depth]), num_classes)
     variables = tf.trainable_variables()

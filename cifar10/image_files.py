@@ -1,0 +1,150 @@
+"""Image files (JPEG, PNG, BMP, GIF) to images of the size of records.
+
+What makes them fit is one function, in the graph: whether a picture becomes a
+record to train on, is classified, or is sent to an exported model, it becomes
+the same pixels.
+"""
+
+import glob
+import os
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import filesystem
+
+EXTENSIONS = '.jpg', '.jpeg', '.png', '.bmp', '.gif'
+_BATCH_SIZE = 64
+
+
+def find(places):
+  """Returns the paths of image files.
+
+  Args:
+    places: paths of files, of folders to search through, and patterns with
+      `*`, `?` or `**`. What holds no image is returned as it is.
+  """
+  return [path for place in places for path in _find_in(place) or [place]]
+
+
+def _find_in(place):
+  if os.path.isdir(place):
+    return sorted(
+        os.path.join(directory, name)
+        for directory, _, names in os.walk(place) for name in names
+        if name.lower().endswith(EXTENSIONS) and not name.startswith('.'))
+  if not os.path.exists(place):
+    return sorted(filter(os.path.isfile, glob.glob(place, recursive=True)))
+  return [place]
+
+
+def decode(contents, record_format):
+  """Decodes an image.
+
+  Args:
+    contents: string scalar, an encoded image of any size; of an animation, the
+      first picture counts.
+    record_format: the `records.Format`, of depth 1 or 3.
+
+  Returns:
+    uint8 [height, width, depth].
+  """
+  image = tf.io.decode_image(contents, record_format.depth,
+                             expand_animations=False)
+  return fit(image[tf.newaxis], record_format)[0]
+
+
+def fit(images, record_format):
+  """Brings images to the size of records.
+
+  Cuts the largest window of a record's proportions from the middle, and resizes
+  it, bilinearly, with antialiasing. Images of a record's size stay as they are.
+
+  Args:
+    images: uint8 [n, any height, any width, depth].
+    record_format: the `records.Format`.
+
+  Returns:
+    uint8 [n, height, width, depth].
+  """
+  f = record_format
+  size = tf.constant([f.height, f.width], tf.float32)
+  there = tf.shape(images)[1:3]
+  scale = tf.reduce_min(tf.cast(there, tf.float32) / size)
+  window = tf.maximum(1, tf.minimum(there, tf.cast(tf.round(size * scale),
+                                                   tf.int32)))
+  start = (there - window) // 2
+  end = start + window
+  images = images[:, start[0]:end[0], start[1]:end[1]]
+  resized = tf.raw_ops.ScaleAndTranslate(
+      images=images, size=[f.height, f.width],
+      scale=size / tf.cast(window, tf.float32), translation=[0.0, 0.0],
+      kernel_type='triangle', antialias=True)
+  return tf.ensure_shape(
+      tf.saturate_cast(tf.round(resized), tf.uint8),
+      [None, f.height, f.width, f.depth])
+
+
+def read(paths, record_format):
+  """Reads image files, several at a time.
+
+  Args:
+    paths: of the files.
+    record_format: the `records.Format`, of depth 1 or 3.
+
+  Yields:
+    For each path, in their order: index, image, reason. The image is a uint8
+    [height, width, depth] array, or None if there is none to be had, for the
+    `reason`.
+  """
+  graph = tf.Graph()
+  with graph.as_default(), tf.device('/cpu:0'):
+    path = tf.placeholder(tf.string, [])
+    one = decode(tf.read_file(path), record_format)
+
+    def load(index, path):
+      return index, decode(tf.read_file(path), record_format)
+
+    threads = os.cpu_count() or 1
+    dataset = tf.data.Dataset.from_tensor_slices((range(len(paths)), paths))
+    # Without autograph, which would read and rewrite the source of `load`.
+    dataset = dataset.map(tf.autograph.experimental.do_not_convert(load),
+                          threads)
+    dataset = dataset.ignore_errors().batch(_BATCH_SIZE).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # It delays the end, see inputs.py.
+    batch = tf.data.make_one_shot_iterator(
+        dataset.with_options(options)).get_next()
+
+  with tf.Session(graph=graph, config=tf.ConfigProto(
+      device_count={'GPU': 0})) as session:
+    expected = 0
+    for index, image in _all(session, batch):
+      yield from _failed(session, one, path, paths, expected, index)
+      yield index, image, None
+      expected = index + 1
+    yield from _failed(session, one, path, paths, expected, len(paths))
+
+
+def _all(session, batch):
+  while True:
+    try:
+      indices, images = session.run(batch)
+    except tf.errors.OutOfRangeError:
+      return
+    yield from zip(indices.tolist(), images)
+
+
+def _failed(session, image, path, paths, start, end):
+  """Tells why the files from one to another could not be read; if they can be
+  by now, all the better."""
+  for index in range(start, end):
+    try:
+      yield index, session.run(image, {path: paths[index]}), None
+    except tf.errors.OpError as e:
+      if os.path.isdir(paths[index]):
+        reason = 'holds no image files (' + ', '.join(EXTENSIONS) + ')'
+      elif not os.path.exists(paths[index]):
+        reason = 'there is no such file'
+      else:
+        reason = filesystem.reason(e)
+      yield index, None, reason
