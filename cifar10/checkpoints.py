@@ -9,6 +9,7 @@ import functools
 import glob
 import os
 import re
+import shutil
 import sys
 
 import tensorflow.compat.v1 as tf
@@ -46,6 +47,15 @@ def newest(directory):
         raise UserError(f'{directory}: no checkpoint can be read\n  '
                         + '\n  '.join(problems))
       return None
+
+
+def sound(path):
+  """Returns the path of a checkpoint, as savers take it; UserError unless its
+  every byte is as it was written."""
+  problem = _problem(path, identity(path))
+  if problem:
+    raise UserError(problem)
+  return path
 
 
 @functools.lru_cache(maxsize=None)
@@ -158,3 +168,19 @@ def check_variables(path, variables):
     if found.get(name) != shape:
       raise UserError(f'{path}: is not of this network: {name} '
                       f'{found.get(name, "is missing")}, expected {shape}')
+
+
+def copy(path, directory):
+  """Makes a checkpoint the only one of another directory; what is there stays
+  sound at every moment."""
+  os.makedirs(directory, exist_ok=True)
+  name = os.path.basename(path)
+  for source in glob.glob(f'{glob.escape(path)}.*'):
+    target = os.path.join(directory, os.path.basename(source))
+    shutil.copyfile(source, target + '.part')
+    os.replace(target + '.part', target)
+  tf.train.update_checkpoint_state(directory, name, [name])
+  for other in find(directory):
+    if os.path.basename(other) != name:
+      for old in glob.glob(f'{glob.escape(other)}.*'):
+        os.remove(old)

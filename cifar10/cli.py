@@ -19,23 +19,25 @@ from cifar10 import filesystem
 from cifar10 import look_up
 from cifar10 import recipe
 from cifar10 import UserError
+from cifar10.run import DTYPES
 from cifar10.run import Run
 
 FLAGS = flags.FLAGS
 
 
-def run(main):
+def run(main, with_arguments=False):
   """Parses the flags, calls main(), and exits.
 
   What the user can mend ends with one message and exit code 1, no traceback.
 
   Args:
-    main: function without arguments.
+    main: function without arguments, or...
+    with_arguments: ...that takes the list of those that are no flags.
   """
   def main_with_messages(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)  # absl sets INFO.
     try:
-      if argv[1:]:
+      if argv[1:] and not with_arguments:
         raise UserError(f'unexpected argument {argv[1]!r}: flags are written '
                         '--name=value')
       for name in FLAGS:
@@ -43,7 +45,7 @@ def run(main):
             FLAGS[name].value):
           raise UserError(f'--{name}=: expected a directory')
       with filesystem.explained('input or output'):
-        main()
+        main(*[argv[1:]] * with_arguments)
     except UserError as e:
       _fail(e)
     except KeyboardInterrupt:
@@ -129,6 +131,8 @@ def define_training_flags(datasets, networks):
   flags.DEFINE_bool('fresh', False,
                     'Start over: an existing train_dir is moved aside.')
   define_network_flags(networks)
+  _define('init_from', 'Checkpoint, or train_dir of another run, to start from: '
+          'from those of its variables that have the same name and shape.')
   _define('max_steps', 'Step to stop at, counted from the first start; '
           "default: the recipe's epochs.")
   _define('holdout', 'Records, the last, to leave out of the training, for '
@@ -147,6 +151,20 @@ def define_training_flags(datasets, networks):
   flags.DEFINE_bool('eval_at_end', False,
                     'Print the precision on the test records, or those held '
                     'out, at the end.')
+
+
+def define_checkpoint_flags(purpose):
+  """Defines the flags of the programs that use a trained network."""
+  flags.DEFINE_string('checkpoint_dir', Run.train_dir,
+                      f'The train_dir of the run to {purpose}.')
+  define_choice('dtype', None, DTYPES, 'What to compute in; default: what the '
+                'run was trained in.')
+
+
+def define_device_flag():
+  """Defines the flag that says where to compute."""
+  flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '
+                      'default: the GPU, if there is one.')
 
 
 def run_from_flags(network):

@@ -57,6 +57,16 @@ class Dataset:
         records.images(records.read(path, self.format), self.format)
         for path in files])
 
+  def pick(self, files, indices):
+    """Returns some of the images in these of its files, uint8 [n, height, width,
+    depth] array, without reading the others."""
+    images = [records.images(records.read(path, self.format), self.format)
+              for path in files]
+    ends = np.cumsum([len(part) for part in images])
+    where = np.searchsorted(ends, indices, side='right')
+    return np.array([images[k][i - ends[k]]  # Counted from the end.
+                     for k, i in zip(where, indices)])
+
 
 def read(name, directory):
   """Returns the `Dataset` of the record files in `directory`, all checked.

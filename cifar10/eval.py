@@ -8,27 +8,35 @@ last step's checkpoint. What was trained on what it reads from run.json; a
 directory without it, from the 2016 code, holds the tutorial's network.
 """
 
+import dataclasses
+import json
+import os
 import sys
 import time
 
 from absl import flags
+import numpy as np
 
 from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
 from cifar10 import evaluation
 from cifar10 import filesystem
-from cifar10 import model
+from cifar10 import projector
+from cifar10 import report
 from cifar10 import run as run_lib
 from cifar10 import summaries
+from cifar10 import trained
 from cifar10 import UserError
 
 FLAGS = flags.FLAGS
+_MISTAKES = 24  # How many to show.
 
 
 def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
              num_examples=None, interval_secs=300, run_once=False,
-             use_moving_averages=True, device=None, dtype=None):
+             use_moving_averages=True, device=None, dtype=None,
+             print_report=False, embeddings=0, keep_best=None):
   """Evaluates the newest checkpoint, each once, until that of the last step.
 
   Args:
@@ -44,17 +52,24 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     use_moving_averages: whether to use the averages of the variables.
     device: where to compute; None: the GPU, if there is one.
     dtype: what to compute in; None: what the run was trained in.
+    print_report: whether to print a table, too.
+    embeddings: of how many images to show the last hidden layer in TensorBoard.
+    keep_best: directory to copy the checkpoint to that is the best so far on
+      the records that were held out.
 
   Raises:
     SystemExit: SIGINT or SIGTERM came; the exit code is 128 + its number.
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
+  if keep_best and eval_data != 'holdout':
+    raise UserError('--keep_best: the best one is chosen by records that were '
+                    'held out from the training: add --eval_data=holdout')
   evaluated, next_time, told = None, 0, False
   with filesystem.explained(eval_dir), summaries.Writer(eval_dir) as writer, \
       cli.received_signals() as signals:
     while not signals:
       checkpoint = checkpoints.newest(checkpoint_dir)
-      run = run_lib.load(checkpoint_dir) or _run_of_2016()
+      run = trained.run_of(checkpoint_dir)
       is_last = checkpoint and run.max_steps and (
           checkpoints.step_of(checkpoint) >= run.max_steps)
       # A run started afresh writes other checkpoints of the same names.
@@ -66,12 +81,16 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
         try:
           result = evaluation.evaluate(checkpoint, run, data, eval_data,
                                        num_examples, use_moving_averages,
-                                       device, dtype)
-        except evaluation.CheckpointGone:
+                                       device, dtype, embeddings)
+        except trained.CheckpointGone:
           next_time = 0
           continue
         evaluation.print_result(result, run, eval_data)
-        writer.summary(result.summary, result.step)
+        description = publish(result, data, eval_dir, writer)
+        if print_report:
+          print(report.table(description), flush=True)
+        if keep_best:
+          _keep_best(keep_best, checkpoint, run, result)
         evaluated = identity
         if run_once:
           return
@@ -87,20 +106,77 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
   sys.exit(128 + signals[0])
 
 
-def _run_of_2016():
-  return run_lib.Run(dataset='cifar10', recipe=model.RECIPE)
+def publish(result, data, eval_dir, writer):
+  """Writes all there is to know of a result to a directory: report.json, event
+  files with pictures, and what TensorBoard's projector shows.
+
+  Args:
+    result: the `evaluation.Result`.
+    data: the `directories.Dataset`.
+    eval_dir: the directory.
+    writer: its `summaries.Writer`.
+
+  Returns:
+    What `report.describe()` does.
+  """
+  names = data.format.class_names
+  description = {'step': result.step, **report.describe(
+      result.labels, result.probabilities, names)}
+  for tag, key in (('Precision @ 3', 'precision_at_3'),
+                   ('calibration_error', 'expected_calibration_error')):
+    result.summary.value.add(tag=tag, simple_value=description[key])
+  pictures = {'confusion_matrix': report.confusion_picture(description)}
+  worst = report.most_confident_mistakes(result.labels, result.probabilities,
+                                         _MISTAKES)
+  if worst.size:
+    pictures['mistakes'] = report.mistakes_picture(
+        data.pick(result.files, result.start + worst), result.labels[worst],
+        result.probabilities[worst], names)
+  for tag, picture in pictures.items():
+    summaries.add_picture(result.summary, tag, report.png(picture),
+                          *picture.size)
+  writer.summary(result.summary, result.step)
+  filesystem.write_text(os.path.join(eval_dir, 'report.json'),
+                        json.dumps(description))
+  if result.features is not None:
+    count = len(result.features)
+    projector.write(
+        eval_dir, result.step, result.features,
+        data.pick(result.files, result.start + np.arange(count)),
+        result.labels[:count], result.probabilities[:count].argmax(1), names)
+  return description
+
+
+def _keep_best(directory, checkpoint, run, result):
+  """Copies the checkpoint if it is more precise than the one there."""
+  path = os.path.join(directory, 'best.json')
+  precision = result.metrics['Precision @ 1']
+  best = run_lib.load(directory)
+  if best:
+    if best.identity() != run.identity():
+      raise UserError(f'--keep_best={directory}: holds the best of another run')
+    if json.loads(filesystem.read_text(path))['precision'] >= precision:
+      return
+  try:
+    checkpoints.copy(checkpoint, directory)
+  except FileNotFoundError:
+    return  # The trainer has deleted it in favour of a newer one.
+  filesystem.write_text(path, json.dumps(
+      {'precision': precision, 'step': result.step}))
+  run_lib.save(dataclasses.replace(run, train_dir=directory))
+  print(f'The best so far: copied to {directory}', flush=True)
 
 
 def main():
   evaluate(FLAGS.checkpoint_dir, FLAGS.eval_dir, FLAGS.data_dir,
            FLAGS.eval_data, FLAGS.num_examples, FLAGS.eval_interval_secs,
            FLAGS.run_once, FLAGS.use_moving_averages, FLAGS.device,
-           FLAGS.dtype)
+           FLAGS.dtype, FLAGS.report, FLAGS.embeddings, FLAGS.keep_best)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('checkpoint_dir', run_lib.Run.train_dir,
-                      'The train_dir of the run to evaluate.')
+  cli.define_checkpoint_flags('evaluate')
+  cli.define_device_flag()
   flags.DEFINE_string('eval_dir', '/tmp/cifar10_eval',
                       'Directory of the event files.')
   flags.DEFINE_string('data_dir', None, 'Directory of the data; default: where '
@@ -116,8 +192,11 @@ if __name__ == '__main__':
                     'Evaluate the newest checkpoint, and end.')
   flags.DEFINE_bool('use_moving_averages', True,
                     'Evaluate the moving averages of the variables.')
-  flags.DEFINE_string('device', None, 'Where to compute, such as /cpu:0; '
-                      'default: the GPU, if there is one.')
-  cli.define_choice('dtype', None, run_lib.DTYPES, 'What to compute in; '
-                    'default: what the run was trained in.')
+  flags.DEFINE_bool('report', False, 'Print a table, too: what each class was '
+                    'taken for. It is in EVAL_DIR/report.json anyway.')
+  flags.DEFINE_integer('embeddings', 0, 'Show the last hidden layer of so many '
+                       "images in TensorBoard's projector.", lower_bound=0)
+  flags.DEFINE_string('keep_best', None, 'Directory to copy the checkpoint to '
+                      'that is the best on --eval_data=holdout; evaluate and '
+                      'export it by --checkpoint_dir.')
   cli.run(main)

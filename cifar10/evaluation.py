@@ -1,19 +1,21 @@
 """Measures a checkpoint on record files."""
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
-from cifar10 import filesystem
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
+from cifar10 import trained
 from cifar10 import training
 from cifar10 import UserError
+from cifar10.progress import Progress
 
 _BATCH_SIZE = 250
 
@@ -24,10 +26,11 @@ class Result(NamedTuple):
   num_examples: int
   metrics: dict  # Means by the tags of `model.metrics()`.
   summary: tf.Summary  # Them, and pictures and activations of one batch.
-
-
-class CheckpointGone(Exception):
-  """The checkpoint could not be read, and there is a newer one by now."""
+  files: tuple  # Paths of the files with the records, of which...
+  start: int  # ...this was the first.
+  labels: np.ndarray  # int32 [num_examples].
+  probabilities: np.ndarray  # float32 [num_examples, classes].
+  features: Optional[np.ndarray] = None  # float32 [embeddings, features].
 
 
 def records_of(run, data, eval_data):
@@ -62,7 +65,7 @@ def records_of(run, data, eval_data):
 
 
 def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
-             use_moving_averages=True, device=None, dtype=None):
+             use_moving_averages=True, device=None, dtype=None, embeddings=0):
   """Measures a checkpoint on each of some records once.
 
   Args:
@@ -74,12 +77,13 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     use_moving_averages: whether to use the averages of the variables.
     device: where to compute; None: the GPU, if there is one.
     dtype: what to compute in; None: what the run was trained in.
+    embeddings: of how many images to return the last hidden layer.
 
   Returns:
     The `Result`.
 
   Raises:
-    CheckpointGone: it was deleted meanwhile, in favour of a newer one.
+    trained.CheckpointGone: it was deleted, in favour of a newer one.
     UserError: it does not hold what the network needs.
   """
   try:
@@ -96,13 +100,14 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     images, labels = inputs.inputs(files, data.format, preprocess, _BATCH_SIZE,
                                    start, start + count)
     logits = network.inference(images, data.format.num_classes)
-    sums = {tag: tf.reduce_sum(values)
-            for tag, values in model.metrics(logits, labels).items()}
-    variables = {v.op.name: v for v in tf.global_variables()}
-    if use_moving_averages and run.recipe.moving_average_decay:
-      # The decay matters only to training.
-      variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
-    saver = tf.train.Saver(variables)
+    fetches = {
+        'sums': {tag: tf.reduce_sum(values)
+                 for tag, values in model.metrics(logits, labels).items()},
+        'labels': labels,
+        'probabilities': tf.nn.softmax(tf.cast(logits, tf.float32))}
+    if embeddings:
+      fetches['features'] = tf.cast(trained.last_hidden_layer(logits),
+                                    tf.float32)
     summaries = tf.summary.merge_all()
     initialize = tf.group(tf.local_variables_initializer(),
                           tf.tables_initializer())
@@ -110,27 +115,29 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     on_cpu = {'GPU': 0} if device and 'cpu' in device.lower() else {}
     with tf.Session(config=training.session_config(
         device_count=on_cpu)) as session:
-      try:
-        checkpoints.check_variables(checkpoint, variables)
-        saver.restore(session, checkpoint)
-      except (tf.errors.OpError, ValueError) as e:
-        # Trainers delete old checkpoints once a newer one is on record.
-        if checkpoints.newest(os.path.dirname(checkpoint)) != checkpoint:
-          raise CheckpointGone(checkpoint) from e
-        raise UserError(f'{checkpoint}: cannot be restored: '
-                        f'{filesystem.reason(e)}') from e
+      trained.restore(
+          session, checkpoint,
+          use_moving_averages and run.recipe.moving_average_decay)
       session.run(initialize)
       # The summaries are of the first batch, and measure it like the others.
-      totals, summary = session.run([sums, summaries])
-      for _ in range(_BATCH_SIZE, count, _BATCH_SIZE):
-        batch = session.run(sums)
-        totals = {tag: totals[tag] + batch[tag] for tag in totals}
+      batch, summary = session.run([fetches, summaries])
+      batches = [batch]
+      progress = Progress(count, 'images')
+      for done in range(_BATCH_SIZE, count, _BATCH_SIZE):
+        progress.report(done)
+        batches.append(session.run(fetches))
 
-  metrics = {tag: float(total) / count for tag, total in totals.items()}
+  metrics = {tag: sum(float(batch['sums'][tag]) for batch in batches) / count
+             for tag in batches[0]['sums']}
   summary = tf.Summary.FromString(summary)
   for tag, value in metrics.items():
     summary.value.add(tag=tag, simple_value=value)
-  return Result(checkpoints.step_of(checkpoint), count, metrics, summary)
+  arrays = {name: np.concatenate([batch[name] for batch in batches])
+            for name in fetches if name != 'sums'}
+  if embeddings:
+    arrays['features'] = arrays['features'][:embeddings]
+  return Result(checkpoints.step_of(checkpoint), count, metrics, summary, files,
+                start, **arrays)
 
 
 def evaluate_newest(run):

@@ -54,6 +54,13 @@ def read_text(path, limit=1 << 20):
   raise UserError(f'{path}: {problem}')
 
 
+def write_text(path, text):
+  """Writes a file, all of it or nothing, in place of one that may be there."""
+  with open(f'{path}.part', 'w', encoding='utf-8') as f:
+    f.write(text + '\n')
+  os.replace(f'{path}.part', path)
+
+
 @contextlib.contextmanager
 def locked(directory, wait=False):
   """Keeps other processes out of a directory, which is made if need be.

@@ -5,6 +5,7 @@ record to train on, is classified, or is sent to an exported model, it becomes
 the same pixels.
 """
 
+import contextlib
 import glob
 import os
 
@@ -105,7 +106,9 @@ def read(paths, record_format):
       return index, decode(tf.read_file(path), record_format)
 
     threads = os.cpu_count() or 1
-    dataset = tf.data.Dataset.from_tensor_slices((range(len(paths)), paths))
+    names = [os.fsencode(path) for path in paths]
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (tf.range(len(names)), tf.constant(names, tf.string)))
     # Without autograph, which would read and rewrite the source of `load`.
     dataset = dataset.map(tf.autograph.experimental.do_not_convert(load),
                           threads)
@@ -115,8 +118,9 @@ def read(paths, record_format):
     batch = tf.data.make_one_shot_iterator(
         dataset.with_options(options)).get_next()
 
-  with tf.Session(graph=graph, config=tf.ConfigProto(
-      device_count={'GPU': 0})) as session:
+  # Not made the default one, which would not be left in the order of entering.
+  with contextlib.closing(tf.Session(graph=graph, config=tf.ConfigProto(
+      device_count={'GPU': 0}))) as session:
     expected = 0
     for index, image in _all(session, batch):
       yield from _failed(session, one, path, paths, expected, index)
@@ -139,7 +143,7 @@ def _failed(session, image, path, paths, start, end):
   by now, all the better."""
   for index in range(start, end):
     try:
-      yield index, session.run(image, {path: paths[index]}), None
+      yield index, session.run(image, {path: os.fsencode(paths[index])}), None
     except tf.errors.OpError as e:
       if os.path.isdir(paths[index]):
         reason = 'holds no image files (' + ', '.join(EXTENSIONS) + ')'

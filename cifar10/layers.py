@@ -52,8 +52,9 @@ def variable(name, shape, initializer, trainable=True):
     full_name = f'{tf.get_variable_scope().name}/{name}'
     initializer.seed = zlib.crc32(full_name.encode())
   with tf.device('/cpu:0'):
-    return tf.get_variable(name, shape, tf.float32, initializer,
-                           trainable=trainable)
+    return tf.get_variable(
+        name, shape, tf.float32, initializer, trainable=trainable, collections=[
+            tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
 def conv2d(inputs, kernel_size, channels, weights, bias=None, strides=1,
@@ -223,8 +224,8 @@ def dropout(inputs, rate, tower):
 def activation_summary(activations):
   """Adds a histogram and the sparsity (fraction of zeros) of `activations`.
 
-  Tags carry the name of the variable scope, `conv1/activations`, whatever
-  tower this is. Only the tower that creates the variables adds them: the
+  Tags carry the name of the variable scope, `conv1/activations` and
+  `sparsity/conv1`, whatever tower this is. Only the tower that creates the variables adds them: the
   others, which reuse them, compute the same on other images.
 
   Args:
@@ -234,4 +235,4 @@ def activation_summary(activations):
   if scope.reuse:
     return
   summaries.histogram(f'{scope.name}/activations', activations)
-  summaries.scalar(f'{scope.name}/sparsity', tf.nn.zero_fraction(activations))
+  summaries.scalar(f'sparsity/{scope.name}', tf.nn.zero_fraction(activations))

@@ -223,8 +223,12 @@ def train(losses, gradients, recipe, batch_size, num_examples,
     summaries.scalar('learning_rate', learning_rate)
     for tag, value in losses.items():
       if tag in averaged:
-        summaries.scalar(f'{tag} (raw)', value)
+        summaries.scalar(f'{tag}/raw', value)
       summaries.scalar(tag, averaged.get(tag, value))
+    for name, norm in norms.items():
+      summaries.scalar(f'gradient_norm/{name}', norm)
+    summaries.filters(f'filters/{variables[0].op.name}',
+                      variables[0].read_value())
     for variable, gradient in zip(variables, gradients):
       summaries.histogram(variable.op.name, variable.read_value())
       summaries.histogram(f'{variable.op.name}/gradients', gradient)

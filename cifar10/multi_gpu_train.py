@@ -122,6 +122,7 @@ def build(run, data, devices, augment=None):
       towers.append(tower_loss(network, *part, data.format.num_classes,
                                layers.Tower(step, i, len(devices))))
 
+  training.initialize(run)
   with tf.device('/cpu:0'):
     tower_losses, tower_gradients = zip(*towers)
     with tf.name_scope('average_losses'):

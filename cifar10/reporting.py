@@ -21,6 +21,7 @@ class Reporter:
     self._time = time.time()
     self._values = self._finite_loss = None
     self._overflows = 0  # Steps in a row.
+    self._mark = None  # Step and time since when speed is measured.
 
   def step(self, values):
     """To be called after each step with the values of its `model.Step`."""
@@ -49,6 +50,15 @@ class Reporter:
           f'epoch {images / run.num_examples:.1f}, '
           f'{100 * (number + 1) / run.max_steps:.0f}%, '
           f'{cli.duration(left)} left', flush=True)
+
+  def examples_per_sec(self, number):
+    """Returns the images a second since the last call with a step's number;
+    None the first time, as starting up would count."""
+    mark, self._mark = self._mark, (number, time.time())
+    if mark is None:
+      return None
+    return (number - mark[0]) * self._run.global_batch / (
+        self._mark[1] - mark[1])
 
   def not_finite(self, problem):
     """Raises UserError that tells of the last step."""

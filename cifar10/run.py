@@ -37,6 +37,7 @@ class Run:
     record_format: of its records, found by `training.prepare()`.
     network: name of the network, see networks/.
     recipe: its hyperparameters; None: those it was published with.
+    init_from: checkpoint, or train_dir, whose variables to start from.
     batch_size: images per tower and step, instead of the recipe's.
     dtype: what the network computes in, one of DTYPES.
     num_towers: how many parts a step's images are split into.
@@ -60,6 +61,7 @@ class Run:
   record_format: records.Format = records.CIFAR10
   network: str = 'convnet'
   recipe: Optional[Recipe] = None
+  init_from: Optional[str] = None
   batch_size: Optional[int] = field(None, minimum=1)
   dtype: str = field('float32', choices=DTYPES)
   num_towers: int = field(1, minimum=1)
@@ -97,6 +99,7 @@ class Run:
     if self.recipe.schedule != 'cosine':
       del recipe['epochs']
     return {'dataset': self.dataset, 'network': self.network,
+            'init_from': self.init_from,
             'dtype': self.dtype, 'seed': self.seed,
             'global batch': self.global_batch,
             'number of training records': self.num_examples,
@@ -107,18 +110,19 @@ def path(train_dir):
   return os.path.join(train_dir, 'run.json')
 
 
-def save(run):
-  """Writes run.json into the run's train_dir, all of it or nothing."""
-  description = {
+def describe(run):
+  """Returns what run.json says of a run."""
+  return json.dumps({
       'version': VERSION,
       'run': dataclasses.asdict(run),
       'versions': {'python': platform.python_version(),
-                   'tensorflow': tf.__version__, 'numpy': np.__version__}}
-  part = path(run.train_dir) + '.part'
-  with open(part, 'w') as f:
-    json.dump(description, f, indent=2)
-    f.write('\n')
-  os.replace(part, path(run.train_dir))
+                   'tensorflow': tf.__version__, 'numpy': np.__version__}},
+                    indent=2)
+
+
+def save(run):
+  """Writes run.json into the run's train_dir, all of it or nothing."""
+  filesystem.write_text(path(run.train_dir), describe(run))
 
 
 def load(train_dir):

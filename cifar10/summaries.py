@@ -5,6 +5,8 @@ put the name scope into it, `tower_0/`, and replace all but letters and digits.
 They are made on the CPU, where their kernels are.
 """
 
+import glob
+import math
 import os
 import socket
 import time
@@ -43,6 +45,47 @@ def image(tag, images, max_images=3):
            max_images=max_images)
 
 
+def filters(tag, weights):
+  """Collects a picture of what the units of a first layer respond to.
+
+  Args:
+    tag: the tag.
+    weights: [height, width, depth, n] of a convolution, or [height**2 * depth,
+      n] of a dense layer, of depth 1 or 3. Of others there is no picture.
+  """
+  if weights.shape.rank == 2:
+    for depth in 3, 1:
+      side = math.isqrt(weights.shape[0] // depth)
+      if side**2 * depth == weights.shape[0]:
+        weights = tf.reshape(weights, [side, side, depth, -1])
+        break
+  if weights.shape.rank != 4 or weights.shape[2] not in (1, 3):
+    return
+  with tf.device('/cpu:0'):
+    height, width, depth, count = weights.shape.as_list()
+    low, high = tf.reduce_min(weights), tf.reduce_max(weights)
+    tiles = (weights - low) * 255 / tf.maximum(high - low, 1e-12)
+    # Each weight is a square of pixels, large enough to see.
+    scale = 1 + 24 // max(height, width)
+    tiles = tf.repeat(tf.repeat(tiles, scale, 0), scale, 1)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    tiles = tf.pad(tiles, [[1, 1], [1, 1], [0, 0], [0, rows * columns - count]],
+                   constant_values=255)
+    height, width = height * scale + 2, width * scale + 2
+    tiles = tf.reshape(tiles, [height, width, depth, rows, columns])
+    grid = tf.reshape(tf.transpose(tiles, [3, 0, 4, 1, 2]),
+                      [1, rows * height, columns * width, depth])
+    grid = tf.saturate_cast(grid, tf.uint8)
+  _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=grid, max_images=1)
+
+
+def add_picture(summary, tag, encoded, width, height):
+  """Adds a picture that is encoded already to a tf.Summary."""
+  summary.value.add(tag=tag, image=tf.Summary.Image(
+      height=height, width=width, colorspace=3, encoded_image_string=encoded))
+
+
 def _collect(summary, **arguments):
   with tf.device('/cpu:0'):
     tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary(**arguments))
@@ -58,6 +101,8 @@ class Writer:
 
   def __init__(self, directory):
     os.makedirs(directory, exist_ok=True)
+    self._is_first = not glob.glob(
+        os.path.join(glob.escape(directory), 'events.out.tfevents.*'))
     # Readers take a directory's event files in the order of their names.
     name = f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}'
     self._records = tf.io.TFRecordWriter(os.path.join(directory, name))
@@ -70,9 +115,11 @@ class Writer:
     self._records.close()
 
   def graph(self, graph):
-    """Adds a tf.Graph."""
-    self._add(graph_def=graph.as_graph_def(
-        add_shapes=True).SerializeToString())
+    """Adds a tf.Graph, unless an earlier event file of the directory should
+    have it: of several, readers take one, and warn."""
+    if self._is_first:
+      self._add(graph_def=graph.as_graph_def(
+          add_shapes=True).SerializeToString())
 
   def start(self, step):
     """Notes that a training starts, at this step: readers drop what one that
@@ -82,6 +129,14 @@ class Writer:
   def summary(self, summary, step):
     """Adds a tf.Summary."""
     self._add(summary=summary, step=step)
+
+  def text(self, tag, text, step):
+    """Adds a text, in Markdown."""
+    summary = tf.Summary()
+    value = summary.value.add(tag=tag)
+    value.metadata.plugin_data.plugin_name = 'text'
+    value.tensor.CopyFrom(tf.make_tensor_proto([text]))
+    self.summary(summary, step)
 
   def _add(self, **fields):
     event = tf.Event(wall_time=time.time(), **fields)

@@ -45,6 +45,7 @@ def train(run, fresh=False, hooks=(), augment=None):
     tower = layers.Tower(
         tf.identity(tf.train.get_or_create_global_step()), index=0, count=1)
     logits = network.inference(images, data.format.num_classes, tower)
+    training.initialize(run)
     losses = model.loss(logits, labels)
     gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,

@@ -65,7 +65,8 @@ def prepare(run, augment=None):
   run = dataclasses.replace(
       run, recipe=recipe, dataset=data.name, record_format=data.format,
       num_examples=num_examples, checksum=data.checksum,
-      data_dir=os.path.abspath(run.data_dir))
+      data_dir=os.path.abspath(run.data_dir),
+      init_from=run.init_from and os.path.abspath(run.init_from))
   if run.global_batch > num_examples:
     raise UserError(
         f'--batch_size={recipe.batch_size}: a step of {run.num_towers} towers '
@@ -140,6 +141,42 @@ def _describe(run):
         f'{run.train_dir} holds a run of {old.num_towers} towers, not '
         f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
   run_lib.save(run)
+
+
+def initialize(run):
+  """Makes variables start from a checkpoint, if the run says so and does not go
+  on already. To be called when the network is built, before `model.train()`.
+
+  Those start from it that have the same name and shape there; which have not,
+  is told. Statistics of the data are always those of the run's own.
+
+  Raises:
+    UserError: run.init_from is no sound checkpoint, or has none of them.
+  """
+  if run.init_from is None or checkpoints.find(run.train_dir):
+    return
+  if os.path.isdir(run.init_from):
+    checkpoint = checkpoints.newest(run.init_from)
+  else:
+    checkpoint = checkpoints.sound(run.init_from)
+  if checkpoint is None:
+    raise UserError(f'--init_from={run.init_from}: there is no checkpoint')
+  there = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+  matching, others = {}, []
+  for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
+    name, shape = variable.op.name, variable.shape.as_list()
+    if name.startswith('statistics/'):
+      continue
+    if there.get(name) == shape:
+      matching[name] = variable
+    else:
+      others.append(f'{name} {shape} (there: {there.get(name, "missing")})')
+  if not matching:
+    raise UserError(f'--init_from={run.init_from}: has none of the variables: '
+                    + ', '.join(others))
+  tf.train.init_from_checkpoint(checkpoint, matching)
+  print(f'Starting from {len(matching)} variables of {checkpoint}'
+        + (', but not ' if others else '') + ', '.join(others), flush=True)
 
 
 def batch(run, data, augment=None):
@@ -242,6 +279,7 @@ def loop(step, run, hooks=(), config=None):
     writer.graph(tf.get_default_graph())
     number = saved = int(run_without_hooks(global_step))
     writer.start(number)
+    writer.text('run', f'```json\n{run_lib.describe(run)}\n```', number)
     if number >= run.max_steps:
       print(f'{run.train_dir} is at step {number} already.')
     elif number:
@@ -253,7 +291,10 @@ def loop(step, run, hooks=(), config=None):
       values, summary = session.run([step, summary_op if due else []])
       report.step(values)
       if due:
-        writer.summary(tf.Summary.FromString(summary), number)
+        summary = tf.Summary.FromString(summary)
+        if speed := report.examples_per_sec(number):
+          summary.value.add(tag='examples_per_sec', simple_value=speed)
+        writer.summary(summary, number)
       number = int(values.step) + 1
       if number % run.checkpoint_steps == 0:
         save(number)

@@ -139,7 +139,7 @@ def test_summaries_are_made_once_without_a_towers_name(gpu_graph):
   tags = [tag.decode() for tag in tags]
   assert len(tags) == len(set(tags))
   assert not [tag for tag in tags if re.search('tower', tag)]
-  assert {'images', 'conv1/activations', 'conv1/sparsity', 'conv1/weights',
+  assert {'images', 'conv1/activations', 'sparsity/conv1', 'conv1/weights',
           'conv1/weights/gradients', 'learning_rate', 'total_loss',
           'Precision @ 1'} <= set(tags)
 

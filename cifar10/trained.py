@@ -1,0 +1,104 @@
+"""A trained network, to be used outside training: what it is, its graph, its
+variables."""
+
+import os
+
+import tensorflow.compat.v1 as tf
+
+from cifar10 import checkpoints
+from cifar10 import filesystem
+from cifar10 import inputs
+from cifar10 import model
+from cifar10 import networks
+from cifar10 import run as run_lib
+from cifar10 import UserError
+
+
+class CheckpointGone(Exception):
+  """The checkpoint could not be read, and there is a newer one by now."""
+
+
+def run_of(checkpoint_dir):
+  """Returns the `Run` whose checkpoints a directory holds; without run.json,
+  they are the 2016 code's, which trained the tutorial's network."""
+  return run_lib.load(checkpoint_dir) or run_lib.Run(dataset='cifar10',
+                                                     recipe=model.RECIPE)
+
+
+def probabilities(images, run, dtype=None):
+  """Returns what a network makes of images, preprocessed as in evaluation.
+
+  Args:
+    images: uint8 [n, height, width, depth], of the size of the run's records.
+    run: the `Run`.
+    dtype: what to compute in; None: what the run was trained in.
+
+  Returns:
+    float32 [n, classes].
+  """
+  preprocess = inputs.images_of(run.recipe, run.record_format,
+                                dtype=dtype or run.dtype).preprocess
+  logits = networks.find(run.network).inference(
+      preprocess(images), run.record_format.num_classes)
+  return tf.nn.softmax(tf.cast(logits, tf.float32))
+
+
+def last_hidden_layer(logits):
+  """Returns what the last matrix product makes logits of, [n, features]."""
+  waiting, seen = [logits.op], set()
+  while waiting:  # The nearest operations first.
+    op = waiting.pop(0)
+    if op.type == 'MatMul':
+      return op.inputs[0]
+    if op not in seen:
+      seen.add(op)
+      waiting += [tensor.op for tensor in op.inputs]
+  raise UserError('--embeddings: there is no dense layer in this network')
+
+
+def restore(session, checkpoint, use_moving_averages):
+  """Restores all variables of the default graph.
+
+  Args:
+    session: tf.Session with that graph.
+    checkpoint: path of the checkpoint.
+    use_moving_averages: whether to take the averages of trainable variables.
+
+  Raises:
+    CheckpointGone: it was deleted meanwhile, in favour of a newer one.
+    UserError: it does not hold what the graph needs.
+  """
+  variables = {v.op.name: v for v in tf.global_variables()}
+  if use_moving_averages:
+    # The decay matters only to training.
+    variables = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
+  saver = tf.train.Saver(variables)
+  try:
+    checkpoints.check_variables(checkpoint, variables)
+    saver.restore(session, checkpoint)
+  except (tf.errors.OpError, ValueError) as e:
+    # Trainers delete old checkpoints once a newer one is on record.
+    if checkpoints.newest(os.path.dirname(checkpoint)) != checkpoint:
+      raise CheckpointGone(checkpoint) from e
+    raise UserError(f'{checkpoint}: cannot be restored: '
+                    f'{filesystem.reason(e)}') from e
+
+
+def restore_newest(session, checkpoint_dir, run):
+  """Restores the newest checkpoint of a run, its averages if it has them.
+
+  Args:
+    session, and what is raised: see `restore()`.
+    checkpoint_dir: where the checkpoints are.
+    run: the `Run`.
+
+  Returns:
+    The path of the checkpoint.
+  """
+  while checkpoint := checkpoints.newest(checkpoint_dir):
+    try:
+      restore(session, checkpoint, run.recipe.moving_average_decay)
+      return checkpoint
+    except CheckpointGone:
+      pass
+  raise UserError(f'{checkpoint_dir}: there is no checkpoint')
