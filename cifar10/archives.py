@@ -1,5 +1,5 @@
-"""The published datasets: where their archives are, and how to make record files
-of them: of binary record files, which are copied, or of Python pickles."""
+"""The published datasets: where their archives are, and how to make record
+files of them: of binary ones, which are copied, or of Python pickles."""
 
 import dataclasses
 import gzip
@@ -139,7 +139,8 @@ def prepare(directory, source, urls=()):
     failures += failed
 
   tried = '\n'.join(f'  {place}: {reason}' for place, reason in failures)
-  raise UserError(f"""there is no {source.title} in {data_dir}, and no getting it:
+  there_is_no = f'there is no {source.title} in {data_dir}'
+  raise UserError(f"""{there_is_no}, and no getting it:
 {tried}
 Ways out:
   copy {names} to {data_dir}/
@@ -195,8 +196,8 @@ def convert(directory, place, source, files):
                       *pickles.read_batch(f'{place}: {name}', file))
   for name, wanted in source.binary.items():
     if wanted.endswith('.bin') and not (directory / wanted).exists():
-      raise UserError(f'{place}: has no {pathlib.PurePath(name).stem}. Complete '
-                      'it, or move it away')
+      raise UserError(f'{place}: has no {pathlib.PurePath(name).stem}. '
+                      'Complete it, or move it away')
   if source.format != records.CIFAR10:
     _write_format(directory, place, source)
 
@@ -204,8 +205,8 @@ def convert(directory, place, source, files):
 def _write_format(directory, place, source):
   names = directory / directories.NAMES
   if not names.exists():
-    raise UserError(f'{place}: has no names of classes. Complete it, or move it '
-                    'away')
+    raise UserError(f'{place}: has no names of classes. Complete it, or move '
+                    'it away')
   directories.write_format(directory, dataclasses.replace(
       source.format, class_names=tuple(
           filesystem.read_text(names).split())))

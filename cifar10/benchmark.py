@@ -15,11 +15,9 @@ import json
 import os
 import resource
 import shutil
-import statistics
 import sys
 import tempfile
 import time
-from typing import NamedTuple
 
 from absl import flags
 import tensorflow.compat.v1 as tf
@@ -32,55 +30,17 @@ from cifar10 import layers
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
+from cifar10 import timing
 from cifar10 import train
 from cifar10 import training
 from cifar10 import UserError
 
 FLAGS = flags.FLAGS
-_WINDOW_SECONDS = 2.0
 _MATRIX_SIZE = 4096
 
 
-class Rate(NamedTuple):
-  """So many a second: the median over windows of time, and the quartiles."""
-  median: float
-  low: float
-  high: float
-  cpu_seconds: float  # Of this process, for each.
-
-
-def rate_of(windows):
-  """Returns the `Rate` of windows of (count, seconds, CPU seconds)."""
-  rates = [count / seconds for count, seconds, _ in windows]
-  low, median, high = (statistics.quantiles(rates, n=4, method='inclusive')
-                       if len(rates) > 1 else rates * 3)
-  counts, _, cpu_seconds = map(sum, zip(*windows))
-  return Rate(median, low, high, cpu_seconds / counts)
-
-
-def _repeat(function, count, num_windows):
-  """Calls a function that makes `count` of something, again and again, and
-  returns the `Rate`. The first calls, which warm up, are left out."""
-  start = time.perf_counter()
-  for calls in range(1, 1000):
-    function()
-    if calls >= 5 and time.perf_counter() - start > _WINDOW_SECONDS:
-      break
-
-  def many():
-    for _ in range(calls):
-      function()
-    return count * calls
-
-  return rate_of([_window(many) for _ in range(num_windows)])
-
-
-def _window(function):
-  """Returns what a function does, and how many seconds of time and of CPU time
-  it takes."""
-  start, cpu_start = time.perf_counter(), time.process_time()
-  count = function()
-  return count, time.perf_counter() - start, time.process_time() - cpu_start
+def _tell(what):
+  print(f'measuring: {what}', file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -94,27 +54,28 @@ def _session():
 
 def measure_matrix_product(dtype, device, num_windows):
   """Measures the limit of arithmetic, by one large matrix product; returns a
-  `Rate` of floating-point operations."""
+  `timing.Rate` of floating-point operations."""
   with tf.Graph().as_default(), tf.device(device):
     matrix = tf.cast(tf.random.normal([_MATRIX_SIZE, _MATRIX_SIZE]), dtype)
     a, b = (tf.get_variable(name, initializer=matrix) for name in 'ab')
     product = tf.matmul(a, b).op
     with _session() as session:
-      return _repeat(lambda: session.run(product), 2 * _MATRIX_SIZE**3,
+      return timing.repeat(lambda: session.run(product), 2 * _MATRIX_SIZE**3,
                      num_windows)
 
 
 def measure_input(run, data, num_windows):
-  """Measures the images that the input makes; returns a `Rate`."""
+  """Measures the images that the input makes; returns a `timing.Rate`."""
   with tf.Graph().as_default():
     batch = [tensor.op for tensor in training.batch(run, data)]
     with _session() as session:
-      return _repeat(lambda: session.run(batch), run.global_batch, num_windows)
+      return timing.repeat(lambda: session.run(batch), run.global_batch,
+                           num_windows)
 
 
 def measure_constant_batch(run, data, device, num_windows):
   """Measures the images trained on when the input costs nothing, without
-  summaries, checkpoints and reports, on one tower; returns a `Rate`."""
+  summaries, checkpoints and reports, on one tower; returns a `timing.Rate`."""
   with tf.Graph().as_default():
     batch = training.batch(run, data)
     with _session() as session:
@@ -128,7 +89,8 @@ def measure_constant_batch(run, data, device, num_windows):
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)
     with _session() as session:
-      return _repeat(lambda: session.run(step), run.global_batch, num_windows)
+      return timing.repeat(lambda: session.run(step), run.global_batch,
+                           num_windows)
 
 
 class _Windows(tf.train.SessionRunHook):
@@ -143,7 +105,7 @@ class _Windows(tf.train.SessionRunHook):
     self.first_step = self.first_step or time.time()
     if self._steps % self._length == 0:
       self._marks.append((time.perf_counter(), time.process_time()))
-      print(f'training: step {self._steps}', file=sys.stderr)
+      _tell(f'training, step {self._steps}')
 
   @property
   def windows(self):
@@ -162,7 +124,7 @@ def measure_program(run, devices, num_windows, trace=None):
     trace: a file to write a Chrome trace of one further step to, if any.
 
   Returns:
-    `Rate` of images, and the seconds until step 0 was done.
+    `timing.Rate` of images, and the seconds until step 0 was done.
   """
   windows = _Windows(run)
   run = dataclasses.replace(
@@ -184,15 +146,16 @@ def measure_program(run, devices, num_windows, trace=None):
       go(dataclasses.replace(run, max_steps=run.max_steps + 2), profiler)
       path, = glob.glob(f'{directory}/timeline-*.json')
       shutil.copyfile(path, trace)
-  return rate_of(windows.windows), windows.first_step - started
+  return timing.rate_of(windows.windows), windows.first_step - started
 
 
 def measure_evaluation(run, data, num_windows):
   """Measures the test images evaluated, graph and checkpoint included; returns
-  a `Rate`."""
+  a `timing.Rate`."""
   checkpoint = checkpoints.newest(run.train_dir)
-  return rate_of([
-      _window(lambda: evaluation.evaluate(checkpoint, run, data).num_examples)
+  return timing.rate_of([
+      timing.window(
+          lambda: evaluation.evaluate(checkpoint, run, data).num_examples)
       for _ in range(num_windows)])
 
 
@@ -215,18 +178,20 @@ def benchmark(run, devices, num_windows=5, trace=None):
   # First, as the memory it takes is told too.
   whole, first_step_secs = measure_program(run, devices, num_windows, trace)
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  print('input, constant batch, evaluation, matrix products', file=sys.stderr)
+  _tell('input')
   alone = measure_input(run, data, num_windows)
+  _tell('constant batch')
   constant = measure_constant_batch(run, data, devices[0], num_windows)
+  _tell('evaluation')
   evaluated = measure_evaluation(run, data, num_windows)
+  _tell('matrix products')
   limits = {dtype: measure_matrix_product(dtype, devices[0], num_windows)
             for dtype in dict.fromkeys(('float32', 'bfloat16', run.dtype))}
 
   rates = {'input alone': alone, 'one tower, constant batch': constant,
            'training program': whole, 'evaluation': evaluated}
-  operations = 2 * networks.size(
-      networks.find(run.network), data.format.num_classes,
-      data.format.depth).training
+  operations = 2 * networks.size(networks.find(run.network), run.record_format,
+                                 run.recipe).training
   return {
       'network': run.network, 'dtype': run.dtype,
       'batch_size': run.recipe.batch_size, 'towers': devices,

@@ -184,3 +184,36 @@ def copy(path, directory):
     if os.path.basename(other) != name:
       for old in glob.glob(f'{glob.escape(other)}.*'):
         os.remove(old)
+
+
+def initialize_from(path):
+  """Makes the variables of a network start from a checkpoint.
+
+  Those do which have the same name and shape there; which have not, is told.
+  Statistics of the data are of other data, and do not.
+
+  Args:
+    path: of the checkpoint, or of a directory, whose newest it is.
+
+  Raises:
+    UserError: it is no sound checkpoint, or has none of the variables.
+  """
+  checkpoint = newest(path) if os.path.isdir(path) else sound(path)
+  if checkpoint is None:
+    raise UserError(f'--init_from={path}: there is no checkpoint')
+  there = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+  matching, others = {}, []
+  for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
+    name, shape = variable.op.name, variable.shape.as_list()
+    if name.startswith('statistics/'):
+      continue
+    if there.get(name) == shape:
+      matching[name] = variable
+    else:
+      others.append(f'{name} {shape} (there: {there.get(name, "missing")})')
+  if not matching:
+    raise UserError(f'--init_from={path}: has none of the variables: '
+                    + ', '.join(others))
+  tf.train.init_from_checkpoint(checkpoint, matching)
+  print(f'Starting from {len(matching)} variables of {checkpoint}'
+        + (', but not ' if others else '') + ', '.join(others), flush=True)

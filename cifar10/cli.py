@@ -131,8 +131,8 @@ def define_training_flags(datasets, networks):
   flags.DEFINE_bool('fresh', False,
                     'Start over: an existing train_dir is moved aside.')
   define_network_flags(networks)
-  _define('init_from', 'Checkpoint, or train_dir of another run, to start from: '
-          'from those of its variables that have the same name and shape.')
+  _define('init_from', 'Checkpoint, or train_dir of another run, to start '
+          'from: from its variables of the same names and shapes.')
   _define('max_steps', 'Step to stop at, counted from the first start; '
           "default: the recipe's epochs.")
   _define('holdout', 'Records, the last, to leave out of the training, for '

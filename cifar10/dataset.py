@@ -110,8 +110,8 @@ def main():
     raise UserError(f'--{chosen[0]}: imports to --dataset=own, and goes with '
                     'no other import')
   if not 0 <= FLAGS.test_fraction < 1:
-    raise UserError(f'--test_fraction={FLAGS.test_fraction}: expected 0 to less '
-                    'than 1')
+    raise UserError(f'--test_fraction={FLAGS.test_fraction}: expected 0 to '
+                    'less than 1')
   for flag in chosen:
     name = 'own'
     _import(FLAGS.data_dir, _IMPORTERS[flag], FLAGS[flag].value,

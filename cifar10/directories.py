@@ -58,8 +58,8 @@ class Dataset:
         for path in files])
 
   def pick(self, files, indices):
-    """Returns some of the images in these of its files, uint8 [n, height, width,
-    depth] array, without reading the others."""
+    """Returns some of the images in these of its files, uint8 [n, height,
+    width, depth] array, without reading the others."""
     images = [records.images(records.read(path, self.format), self.format)
               for path in files]
     ends = np.cumsum([len(part) for part in images])

@@ -22,6 +22,7 @@ from cifar10 import cli
 from cifar10 import dataset
 from cifar10 import evaluation
 from cifar10 import filesystem
+from cifar10 import model
 from cifar10 import projector
 from cifar10 import report
 from cifar10 import run as run_lib
@@ -122,8 +123,9 @@ def publish(result, data, eval_dir, writer):
   names = data.format.class_names
   description = {'step': result.step, **report.describe(
       result.labels, result.probabilities, names)}
-  for tag, key in (('Precision @ 3', 'precision_at_3'),
-                   ('calibration_error', 'expected_calibration_error')):
+  for tag, key in (
+      (model.tag('Precision @ 3'), 'precision_at_3'),
+      ('precision/calibration_error', 'expected_calibration_error')):
     result.summary.value.add(tag=tag, simple_value=description[key])
   pictures = {'confusion_matrix': report.confusion_picture(description)}
   worst = report.most_confident_mistakes(result.labels, result.probabilities,
@@ -133,8 +135,8 @@ def publish(result, data, eval_dir, writer):
         data.pick(result.files, result.start + worst), result.labels[worst],
         result.probabilities[worst], names)
   for tag, picture in pictures.items():
-    summaries.add_picture(result.summary, tag, report.png(picture),
-                          *picture.size)
+    summaries.add_picture(result.summary, f'evaluation/{tag}',
+                          report.png(picture), *picture.size)
   writer.summary(result.summary, result.step)
   filesystem.write_text(os.path.join(eval_dir, 'report.json'),
                         json.dumps(description))

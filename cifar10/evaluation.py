@@ -13,7 +13,6 @@ from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
 from cifar10 import trained
-from cifar10 import training
 from cifar10 import UserError
 from cifar10.progress import Progress
 
@@ -24,7 +23,7 @@ class Result(NamedTuple):
   """What was measured."""
   step: int  # That the checkpoint was written after.
   num_examples: int
-  metrics: dict  # Means by the tags of `model.metrics()`.
+  metrics: dict  # Means by the names of `model.metrics()`.
   summary: tf.Summary  # Them, and pictures and activations of one batch.
   files: tuple  # Paths of the files with the records, of which...
   start: int  # ...this was the first.
@@ -86,23 +85,18 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     trained.CheckpointGone: it was deleted, in favour of a newer one.
     UserError: it does not hold what the network needs.
   """
-  try:
-    tf.DeviceSpec.from_string(device or '')
-  except ValueError as e:
-    raise UserError(f'--device={device}: expected a device such as /cpu:0 or '
-                    '/gpu:1') from e
   files, start, end = records_of(run, data, eval_data)
   count = min(num_examples or end - start, end - start)
   network = networks.find(run.network)
-  with tf.Graph().as_default(), tf.device(device):
+  with tf.Graph().as_default(), trained.device(device):
     preprocess = inputs.images_of(run.recipe, data.format,
                                   dtype=dtype or run.dtype).preprocess
     images, labels = inputs.inputs(files, data.format, preprocess, _BATCH_SIZE,
                                    start, start + count)
     logits = network.inference(images, data.format.num_classes)
     fetches = {
-        'sums': {tag: tf.reduce_sum(values)
-                 for tag, values in model.metrics(logits, labels).items()},
+        'sums': {name: tf.reduce_sum(values) for name, values in
+                 model.metrics(logits, labels).items()},
         'labels': labels,
         'probabilities': tf.nn.softmax(tf.cast(logits, tf.float32))}
     if embeddings:
@@ -112,9 +106,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     initialize = tf.group(tf.local_variables_initializer(),
                           tf.tables_initializer())
 
-    on_cpu = {'GPU': 0} if device and 'cpu' in device.lower() else {}
-    with tf.Session(config=training.session_config(
-        device_count=on_cpu)) as session:
+    with trained.session(device) as session:
       trained.restore(
           session, checkpoint,
           use_moving_averages and run.recipe.moving_average_decay)
@@ -127,11 +119,11 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
         progress.report(done)
         batches.append(session.run(fetches))
 
-  metrics = {tag: sum(float(batch['sums'][tag]) for batch in batches) / count
-             for tag in batches[0]['sums']}
+  metrics = {name: sum(float(batch['sums'][name]) for batch in batches) / count
+             for name in batches[0]['sums']}
   summary = tf.Summary.FromString(summary)
-  for tag, value in metrics.items():
-    summary.value.add(tag=tag, simple_value=value)
+  for name, value in metrics.items():
+    summary.value.add(tag=model.tag(name), simple_value=value)
   arrays = {name: np.concatenate([batch[name] for batch in batches])
             for name in fetches if name != 'sums'}
   if embeddings:
@@ -156,7 +148,7 @@ def evaluate_newest(run):
 def print_result(result, run, eval_data):
   """Prints a `Result` on one line."""
   precision, cross_entropy = (
-      result.metrics[tag] for tag in ('Precision @ 1', 'cross_entropy'))
+      result.metrics[name] for name in ('Precision @ 1', 'cross_entropy'))
   print(f'{cli.timestamp()}: precision @ 1 = {precision:.3f} '
         f'(step {result.step}, {result.num_examples} examples, cross-entropy '
         f'{cross_entropy:.3f}, {run.dataset} {eval_data})', flush=True)

@@ -22,7 +22,6 @@ from cifar10 import cli
 from cifar10 import filesystem
 from cifar10 import image_files
 from cifar10 import trained
-from cifar10 import training
 from cifar10 import UserError
 
 FLAGS = flags.FLAGS
@@ -59,7 +58,11 @@ def export(checkpoint_dir, export_dir, format='saved_model', dtype=None):
         checkpoint = _write_saved_model(saved_model, checkpoint_dir, dtype)
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(
             saved_model, signature_keys=['images'])
-        (part / 'model.tflite').write_bytes(converter.convert())
+        try:
+          (part / 'model.tflite').write_bytes(converter.convert())
+        except Exception as e:  # Its own, without a common base.
+          raise UserError(f'--format=tflite: {checkpoint}: cannot be '
+                          f'converted: {filesystem.reason(e)}') from e
   return directory, checkpoint
 
 
@@ -68,7 +71,7 @@ def _write_saved_model(directory, checkpoint_dir, dtype):
   run = trained.run_of(checkpoint_dir)
   with tf.Graph().as_default():
     signatures = _signatures(run, dtype)
-    with tf.Session(config=training.session_config()) as session:
+    with trained.session() as session:
       checkpoint = trained.restore_newest(session, checkpoint_dir, run)
       builder = tf.saved_model.Builder(str(directory))
       builder.add_meta_graph_and_variables(
@@ -119,7 +122,7 @@ def _next_version(export_dir):
              if path.name.isdecimal()]
   directory = export_dir / str(max(numbers, default=0) + 1)
   # Serving looks at directories with numbers for names only.
-  part = pathlib.Path(tempfile.mkdtemp('.part', f'{directory.name}.', export_dir))
+  part = pathlib.Path(tempfile.mkdtemp('.part', dir=export_dir))
   try:
     yield part, directory
     part.chmod(0o755)

@@ -1,5 +1,5 @@
-"""Makes record files of one's own pictures: of a list of files with labels, of a
-folder for each class, or of the house numbers of SVHN."""
+"""Makes record files of one's own pictures: of a list of files with labels, of
+a folder for each class, or of the house numbers of SVHN."""
 
 import csv
 import os

@@ -225,8 +225,9 @@ def activation_summary(activations):
   """Adds a histogram and the sparsity (fraction of zeros) of `activations`.
 
   Tags carry the name of the variable scope, `conv1/activations` and
-  `sparsity/conv1`, whatever tower this is. Only the tower that creates the variables adds them: the
-  others, which reuse them, compute the same on other images.
+  `sparsity/conv1`, whatever tower this is. Only the tower that creates the
+  variables adds them: the others, which reuse them, compute the same on other
+  images.
 
   Args:
     activations: float tensor of any shape.

@@ -102,7 +102,7 @@ def metrics(logits, labels):
     labels: int32 [n].
 
   Returns:
-    Dict of float32 [n] tensors by summary tag: `cross_entropy` in nats, and
+    Dict of float32 [n] tensors by name: `cross_entropy` in nats, and
     `Precision @ 1`, 1.0 where the largest logit is the label's. (The first of
     equal ones decides: tf.nn.in_top_k calls each of them right, so a network
     that tells nothing apart would score 100%.)
@@ -115,14 +115,21 @@ def metrics(logits, labels):
           'Precision @ 1': tf.cast(correct, tf.float32)}
 
 
+def tag(name):
+  """Returns the summary tag of what is measured, by its name in `metrics()` and
+  `loss()`: TensorBoard groups by what stands before the slash."""
+  group = 'precision' if name.startswith('Precision') else 'loss'
+  return f'{group}/{name}'
+
+
 def loss(logits, labels):
-  """Returns the means of `metrics()` over the batch, float32 scalars by tag.
+  """Returns the means of `metrics()` over the batch, float32 scalars by name.
 
   `cross_entropy` is what is to be made small. The weight decay, which depends
   on no image, is added in `train()`: once, however many towers there are.
   """
-  return {tag: tf.reduce_mean(values)
-          for tag, values in metrics(logits, labels).items()}
+  return {name: tf.reduce_mean(values)
+          for name, values in metrics(logits, labels).items()}
 
 
 def gradients(losses, dtype):
@@ -220,13 +227,13 @@ def train(losses, gradients, recipe, batch_size, num_examples,
     train_op = tf.group(*updates)
 
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
-    summaries.scalar('learning_rate', learning_rate)
-    for tag, value in losses.items():
-      if tag in averaged:
-        summaries.scalar(f'{tag}/raw', value)
-      summaries.scalar(tag, averaged.get(tag, value))
+    summaries.scalar('training/learning_rate', learning_rate)
+    for name, value in losses.items():
+      if name in averaged:
+        summaries.scalar(f'{tag(name)}/raw', value)
+      summaries.scalar(tag(name), averaged.get(name, value))
     for name, norm in norms.items():
-      summaries.scalar(f'gradient_norm/{name}', norm)
+      summaries.scalar(f'training/gradient_norm/{name}', norm)
     summaries.filters(f'filters/{variables[0].op.name}',
                       variables[0].read_value())
     for variable, gradient in zip(variables, gradients):
@@ -240,20 +247,20 @@ def _average_losses(losses, step):
   """Averages the losses over the steps, with decay 0.9.
 
   Args:
-    losses: float32 scalars by tag.
+    losses: float32 scalars by name.
     step: int64 scalar, how often they were averaged before.
 
   Returns:
-    The averages of all that is a loss, by tag, computed when all losses are.
+    The averages of all that is a loss, by name, computed when all losses are.
   """
   # They start at 0, which is divided out: its weight is 0.9**steps. What is not
   # finite (an overflow of float16) is left out.
   weight = 1 - 0.9 ** (tf.cast(step, tf.float32) + 1)
   averages = {}
   with tf.device('/cpu:0'), tf.control_dependencies(list(losses.values())):
-    for tag in 'cross_entropy', 'total_loss':
-      average = tf.get_variable(f'{tag}/avg', [], tf.float32,
+    for name in 'cross_entropy', 'total_loss':
+      average = tf.get_variable(f'{name}/avg', [], tf.float32,
                                 tf.zeros_initializer(), trainable=False)
-      value = tf.where(tf.is_finite(losses[tag]), losses[tag], average)
-      averages[tag] = average.assign(0.9 * average + 0.1 * value) / weight
+      value = tf.where(tf.is_finite(losses[name]), losses[name], average)
+      averages[name] = average.assign(0.9 * average + 0.1 * value) / weight
   return averages

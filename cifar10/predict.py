@@ -20,7 +20,6 @@ import tensorflow.compat.v1 as tf
 from cifar10 import cli
 from cifar10 import image_files
 from cifar10 import trained
-from cifar10 import training
 from cifar10 import UserError
 
 FLAGS = flags.FLAGS
@@ -46,10 +45,10 @@ def predict(paths, checkpoint_dir, device=None, dtype=None):
   """
   run = trained.run_of(checkpoint_dir)
   f = run.record_format
-  with tf.Graph().as_default() as graph, tf.device(device):
+  with tf.Graph().as_default(), trained.device(device):
     images = tf.placeholder(tf.uint8, [None, f.height, f.width, f.depth])
     probabilities = trained.probabilities(images, run, dtype)
-    session = tf.Session(graph=graph, config=training.session_config())
+    session = trained.session(device)
     trained.restore_newest(session, checkpoint_dir, run)
 
   with contextlib.closing(session):
@@ -100,8 +99,8 @@ def main(arguments):
 if __name__ == '__main__':
   cli.define_checkpoint_flags('classify by')
   cli.define_device_flag()
-  flags.DEFINE_integer('top_k', 3, 'How many classes to tell, the most probable '
-                       'first.', lower_bound=1)
+  flags.DEFINE_integer('top_k', 3, 'How many classes to tell, the most '
+                       'probable first.', lower_bound=1)
   flags.DEFINE_bool('json', False, 'Print a line of JSON for each file, also '
                     'for those that cannot be read.')
   cli.run(main, with_arguments=True)

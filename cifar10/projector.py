@@ -1,5 +1,5 @@
-"""What TensorBoard's projector shows: points in a space of many dimensions, with
-labels and thumbnails."""
+"""What TensorBoard's projector shows: points in a space of many dimensions,
+with labels and thumbnails."""
 
 import math
 import os

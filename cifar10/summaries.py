@@ -62,6 +62,8 @@ def filters(tag, weights):
   if weights.shape.rank != 4 or weights.shape[2] not in (1, 3):
     return
   with tf.device('/cpu:0'):
+    # Of very many weights a part, as the picture goes with each summary.
+    weights = weights[..., :2**14 // (weights.shape[0] * weights.shape[1])]
     height, width, depth, count = weights.shape.as_list()
     low, high = tf.reduce_min(weights), tf.reduce_max(weights)
     tiles = (weights - low) * 255 / tf.maximum(high - low, 1e-12)
@@ -114,12 +116,27 @@ class Writer:
   def __exit__(self, *unused_args):
     self._records.close()
 
-  def graph(self, graph):
-    """Adds a tf.Graph, unless an earlier event file of the directory should
-    have it: of several, readers take one, and warn."""
-    if self._is_first:
-      self._add(graph_def=graph.as_graph_def(
-          add_shapes=True).SerializeToString())
+  def graph(self, train_op):
+    """Adds the graph of a training step, as a picture for people: without what
+    starts, saves and summarizes, and with all variables in one place.
+
+    Nothing is added if an earlier event file of the directory should have it:
+    of several, readers take one, and warn.
+    """
+    if not self._is_first:
+      return
+    graph_def = tf.graph_util.extract_sub_graph(
+        train_op.graph.as_graph_def(add_shapes=True), [train_op.name])
+    graph_def.library.Clear()
+    variables = {node.name for node in graph_def.node
+                 if node.op == 'VarHandleOp'}
+    for node in graph_def.node:
+      if node.name in variables:
+        node.name = f'variables/{node.name}'
+      for i, name in enumerate(node.input):
+        if name in variables:
+          node.input[i] = f'variables/{name}'
+    self._add(graph_def=graph_def.SerializeToString())
 
   def start(self, step):
     """Notes that a training starts, at this step: readers drop what one that

@@ -11,6 +11,7 @@ from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
 from cifar10 import run as run_lib
+from cifar10 import training
 from cifar10 import UserError
 
 
@@ -23,6 +24,27 @@ def run_of(checkpoint_dir):
   they are the 2016 code's, which trained the tutorial's network."""
   return run_lib.load(checkpoint_dir) or run_lib.Run(dataset='cifar10',
                                                      recipe=model.RECIPE)
+
+
+def device(name):
+  """Returns tf.device(name), or of None, wherever TensorFlow likes.
+
+  Raises:
+    UserError: there is no such device.
+  """
+  try:
+    tf.DeviceSpec.from_string(name or '')
+  except ValueError as e:
+    raise UserError(f'--device={name}: expected a device such as /cpu:0 or '
+                    '/gpu:1') from e
+  return tf.device(name)
+
+
+def session(device_name=None):
+  """Returns a tf.Session of the default graph, which leaves the GPUs alone if
+  the graph was put on a CPU by `device()`."""
+  on_cpu = {'GPU': 0} if 'cpu' in (device_name or '').lower() else {}
+  return tf.Session(config=training.session_config(device_count=on_cpu))
 
 
 def probabilities(images, run, dtype=None):

@@ -144,39 +144,10 @@ def _describe(run):
 
 
 def initialize(run):
-  """Makes variables start from a checkpoint, if the run says so and does not go
-  on already. To be called when the network is built, before `model.train()`.
-
-  Those start from it that have the same name and shape there; which have not,
-  is told. Statistics of the data are always those of the run's own.
-
-  Raises:
-    UserError: run.init_from is no sound checkpoint, or has none of them.
-  """
-  if run.init_from is None or checkpoints.find(run.train_dir):
-    return
-  if os.path.isdir(run.init_from):
-    checkpoint = checkpoints.newest(run.init_from)
-  else:
-    checkpoint = checkpoints.sound(run.init_from)
-  if checkpoint is None:
-    raise UserError(f'--init_from={run.init_from}: there is no checkpoint')
-  there = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
-  matching, others = {}, []
-  for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
-    name, shape = variable.op.name, variable.shape.as_list()
-    if name.startswith('statistics/'):
-      continue
-    if there.get(name) == shape:
-      matching[name] = variable
-    else:
-      others.append(f'{name} {shape} (there: {there.get(name, "missing")})')
-  if not matching:
-    raise UserError(f'--init_from={run.init_from}: has none of the variables: '
-                    + ', '.join(others))
-  tf.train.init_from_checkpoint(checkpoint, matching)
-  print(f'Starting from {len(matching)} variables of {checkpoint}'
-        + (', but not ' if others else '') + ', '.join(others), flush=True)
+  """Makes variables start from those of run.init_from, unless the run goes on
+  already. To be called when the network is built, before `model.train()`."""
+  if run.init_from and not checkpoints.find(run.train_dir):
+    checkpoints.initialize_from(run.init_from)
 
 
 def batch(run, data, augment=None):
@@ -276,7 +247,7 @@ def loop(step, run, hooks=(), config=None):
 
     report = reporting.Reporter(run)
     tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
-    writer.graph(tf.get_default_graph())
+    writer.graph(step.train_op)
     number = saved = int(run_without_hooks(global_step))
     writer.start(number)
     writer.text('run', f'```json\n{run_lib.describe(run)}\n```', number)
@@ -293,7 +264,7 @@ def loop(step, run, hooks=(), config=None):
       if due:
         summary = tf.Summary.FromString(summary)
         if speed := report.examples_per_sec(number):
-          summary.value.add(tag='examples_per_sec', simple_value=speed)
+          summary.value.add(tag='training/examples_per_sec', simple_value=speed)
         writer.summary(summary, number)
       number = int(values.step) + 1
       if number % run.checkpoint_steps == 0:

@@ -101,8 +101,8 @@ def run_program():
 def help_texts(run_program):
   """What `--help` prints, by program."""
   return {program: run_program(program, '--help')[1]
-          for program in ('train', 'multi_gpu_train', 'eval', 'dataset',
-                          'benchmark')}
+          for program in ('train', 'multi_gpu_train', 'eval', 'predict',
+                          'export', 'dataset', 'benchmark')}
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def events_of(directory):
       ('scalars', events.Scalars, 'value'),
       ('histograms', events.Histograms, 'histogram_value'),
       ('images', events.Images, 'encoded_image_string')):
-    for tag in sorted({*events.Tags()[kind]} - {'examples_per_sec'}):
+    for tag in sorted({*events.Tags()[kind]} - {'training/examples_per_sec'}):
       steps = [event.step for event in read(tag)]
       assert steps == sorted(set(steps))
       found.update({(kind, tag, event.step): getattr(event, field)

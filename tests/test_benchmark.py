@@ -6,6 +6,7 @@ import pytest
 
 from cifar10 import benchmark
 from cifar10 import run as run_lib
+from cifar10 import timing
 from cifar10.networks import softmax
 
 
@@ -13,24 +14,24 @@ def test_rates():
   # 100, 200, 300, 400 and 50 a second; 4.5 seconds of CPU for 700.
   windows = [(100, 1.0, 0.5), (100, 0.5, 1.0), (300, 1.0, 1.0),
              (100, 0.25, 1.0), (100, 2.0, 1.0)]
-  rate = benchmark.rate_of(windows)
+  rate = timing.rate_of(windows)
   assert rate.median == 200
   assert (rate.low, rate.high) == (100, 300)
   assert rate.cpu_seconds == pytest.approx(4.5 / 700)
-  assert benchmark.rate_of(windows[:1]) == (100, 100, 100, 0.005)
+  assert timing.rate_of(windows[:1]) == (100, 100, 100, 0.005)
 
 
 def test_repeat_counts_windows_without_the_first_calls(monkeypatch):
   now = [0.0]
-  monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: now[0])
-  monkeypatch.setattr(benchmark.time, 'process_time', lambda: now[0] / 2)
+  monkeypatch.setattr(timing.time, 'perf_counter', lambda: now[0])
+  monkeypatch.setattr(timing.time, 'process_time', lambda: now[0] / 2)
   calls = []
 
   def call():
     calls.append(None)
     now[0] += 10.0 if len(calls) <= 3 else 0.5
 
-  rate = benchmark._repeat(call, 8, 4)
+  rate = timing.repeat(call, 8, 4)
   assert rate == (16.0, 16.0, 16.0, 0.25 / 8)
   assert len(calls) == 5 + 4 * 5
 
@@ -48,7 +49,7 @@ def test_windows_are_from_summary_to_summary(make_run):
 def result(data_dir, tmp_path_factory):
   """What is measured of a small network, in a short time."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(benchmark, '_WINDOW_SECONDS', 0.01)
+    patch.setattr(timing, 'WINDOW_SECONDS', 0.01)
     patch.setattr(benchmark, '_MATRIX_SIZE', 64)
     directory = tmp_path_factory.mktemp('benchmark')
     trace = directory / 'trace.json'

@@ -105,6 +105,9 @@ MISTAKES = {
         ('--train_dir=', '--train_dir=: expected a directory'),
         ('--nobatch', "Unknown command line flag 'nobatch'"),
         ('--data=here', 'Did you mean: data_dir'),
+        ('--dataset=own', 'own: is missing. To make it: python -m'),
+        ('--init_from=/nowhere', '/nowhere.index: is missing'),
+        ('--recipe=crop_size=20.5', 'expected up to 1, or pixels up to 32'),
         ('False', "unexpected argument 'False'")],
     'multi_gpu_train': [
         ('--num_gpus=0', '--num_gpus=0: '),
@@ -121,8 +124,29 @@ MISTAKES = {
         ('--checkpoint_dir=/dev/null', '/dev/null: there is no checkpoint'),
         ('--checkpoint_dir=/nowhere --run_once', 'there is no checkpoint'),
         ('--eval_dir=/dev/null/x', '/dev/null/x: Not a directory'),
-        ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
+        ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory'),
+        ('--embeddings=-1', '--embeddings=-1: '),
+        ('--keep_best=/tmp/x', 'add --eval_data=holdout')],
+    'predict': [
+        ('', 'expected image files, folders or patterns'),
+        ('x.png --top_k=0', '--top_k=0: '),
+        ('x.png --dtype=int8', 'Did you mean'),
+        ('x.png --device=gpu0', '--device=gpu0: expected a device such as'),
+        ('x.png --checkpoint_dir=/nowhere', 'nowhere: there is no checkp')],
+    'export': [
+        ('--format=onnx', 'Did you mean saved_model or tflite'),
+        ('--format=tflite --dtype=float16', 'computes in float32'),
+        ('--export_dir=/dev/null/x', '/dev/null/x: Not a directory'),
+        ('--checkpoint_dir=/nowhere', '/nowhere: there is no checkpoint')],
     'dataset': [
+        ('--import_dir=/nowhere', '/nowhere: No such file'),
+        ('--import_dir=/dev', '/dev: has no pictures to train on'),
+        ('--import_csv=/nowhere', '/nowhere: No such file'),
+        ('--import_csv=x --import_dir=y', 'goes with no other import'),
+        ('--import_csv=x --dataset=cifar10', 'imports to --dataset=own'),
+        ('--import_csv=x --test_fraction=1', '=1.0: expected 0 to less than 1'),
+        ('--import_csv=x --test_fraction=nan', '=nan: expected 0 to less'),
+        ('--import_csv=x --image_size=0', '--image_size=0: '),
         ('--dataset=mnist', 'Did you mean cifar10 or cifar100 or'),
         ('--data_url=ftp:x', 'expected a URL that ends in'),
         ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
@@ -142,6 +166,8 @@ def test_mistakes(run_program, data_dir, small_run, tmp_path, program, flags,
       'eval': [f'--checkpoint_dir={small_run}', '--run_once',
                f'--eval_dir={tmp_path}/eval'],
       'dataset': [f'--data_dir={tmp_path}'],
+      'predict': [f'--checkpoint_dir={small_run}'],
+      'export': [f'--checkpoint_dir={small_run}', f'--export_dir={tmp_path}/x'],
       'benchmark': [f'--data_dir={data_dir}']}.get(program, [
           f'--data_dir={data_dir}', f'--train_dir={tmp_path}/train'])
   code, _, err = run_program(program, *defaults, *flags.split())
@@ -178,7 +204,7 @@ def test_interrupted_while_waiting(start, tmp_path):
 def test_help(help_texts):
   for program, text in help_texts.items():
     assert f'python -m cifar10.{program}' in text
-    assert '--data_dir' in text
+    assert '--data_dir' in text or '--checkpoint_dir' in text
 
 
 def get(url):
@@ -187,13 +213,15 @@ def get(url):
 
 
 def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
-  code, _, err = run_program(
-      'multi_gpu_train', '--num_gpus=2', '--batch_size=4', '--max_steps=3',
-      '--summary_steps=1', f'--data_dir={data_dir}',
-      f'--train_dir={tmp_path}/train')
-  assert code == 0, err
+  for steps in 2, 3:
+    code, _, err = run_program(
+        'multi_gpu_train', '--num_gpus=2', '--batch_size=4',
+        '--summary_steps=1', f'--max_steps={steps}', f'--data_dir={data_dir}',
+        f'--train_dir={tmp_path}/train')
+    assert code == 0, err
   code, _, err = run_program('eval', f'--checkpoint_dir={tmp_path}/train',
-                             f'--eval_dir={tmp_path}/eval')
+                             f'--eval_dir={tmp_path}/eval',
+                             '--embeddings=20')
   assert code == 0, err
 
   with subprocess.Popen(
@@ -209,22 +237,34 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
       for _ in range(60):
         scalars = json.loads(get(plugins + 'scalars/tags'))
         if scalars.keys() == {'train', 'eval'} and all(
-            'cross_entropy' in tags for tags in scalars.values()):
+            'loss/cross_entropy' in tags for tags in scalars.values()):
           break
         time.sleep(0.5)
-      assert {'cross_entropy', 'Precision @ 1'} == (
-          scalars['eval'].keys() & {'cross_entropy', 'Precision @ 1'})
-      assert {'cross_entropy', 'Precision @ 1', 'total_loss',
-              'learning_rate'} <= scalars['train'].keys()
+      shared = {'loss/cross_entropy', 'precision/Precision @ 1'}
+      assert shared <= scalars['eval'].keys()
+      assert {*shared, 'loss/total_loss', 'training/learning_rate',
+              'training/examples_per_sec', 'sparsity/conv1',
+              'training/gradient_norm/conv1/weights'} <= scalars['train'].keys()
       images = json.loads(get(plugins + 'images/tags'))
-      assert images.keys() == {'train', 'eval'}
+      assert {'images/image/0', 'filters/conv1/weights/image'} <= images[
+          'train'].keys()
+      assert {'evaluation/confusion_matrix', 'evaluation/mistakes'} <= images[
+          'eval'].keys()
+      assert json.loads(get(plugins + 'text/tags'))['train'] == ['run']
+      assert 'eval' in get(plugins + 'projector/runs')
+      assert 'features.tsv' in get(plugins + 'projector/info?run=eval')
+      assert '\t19\n' in get(
+          plugins + 'projector/metadata?run=eval&name=last%20hidden%20layer'
+          '%2C%20step%203')
       histograms = json.loads(get(plugins + 'histograms/tags'))
       assert {'conv1/weights', 'conv1/weights/gradients',
               'conv1/activations'} <= histograms['train'].keys()
       graph = get(plugins + 'graphs/graph?run=train')
       assert '"tower_1/conv1/Conv2D"' in graph
       points = json.loads(get(
-          plugins + 'scalars/scalars?run=train&tag=total_loss'))
+          plugins + 'scalars/scalars?run=train&tag=loss/total_loss'))
       assert [step for _, step, _ in points] == [0, 1, 2]
     finally:
       process.kill()
+    log = process.stderr.read()
+    assert 'warn' not in log.lower() and 'more than one graph' not in log, log

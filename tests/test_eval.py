@@ -99,9 +99,9 @@ def test_events(trained, tmp_path, capsys):
   out = capsys.readouterr().out
   summaries = summaries_of(tmp_path)
   assert {step for _, step in summaries} == {8}
-  precision = summaries['Precision @ 1', 8].simple_value
+  precision = summaries['precision/Precision @ 1', 8].simple_value
   assert f'precision @ 1 = {precision:.3f} (step 8, 130 examples' in out
-  assert summaries['cross_entropy', 8].simple_value > 0
+  assert summaries['loss/cross_entropy', 8].simple_value > 0
   image = summaries['images/image/0', 8].image
   assert (image.height, image.width, image.colorspace) == (24, 24, 3)
 
@@ -277,5 +277,5 @@ def test_beside_a_trainer_for_long(start, make_run, tmp_path):
     result = evaluation.evaluate(f'{other.train_dir}/model.ckpt-{step}', other,
                                  dataset.ensure('cifar10', other.data_dir))
     for tag, value in result.metrics.items():
-      assert measured[tag, step].simple_value == np.float32(value)
+      assert measured[model.tag(tag), step].simple_value == np.float32(value)
   print(f'\n{len(steps)} evaluations, to step {steps[-1]}')

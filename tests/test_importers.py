@@ -182,7 +182,7 @@ def test_svhn_without_scipy(tmp_path, monkeypatch):
     importers.import_svhn(tmp_path / 'own', tmp_path, 32)
 
 
-def test_own_records_are_found_and_not_replaced(run_program, pictures, tmp_path):
+def test_own_records_are_found_and_kept(run_program, pictures, tmp_path):
   arguments = (f'--import_dir={pictures}', f'--data_dir={tmp_path}/data',
                '--image_size=9')
   code, out, err = run_program('dataset', *arguments)
@@ -213,7 +213,7 @@ def test_a_description_that_is_none(pictures, tmp_path, name, text, message):
 
 
 def test_cifar100(make_run, tmp_path):
-  """Two label bytes, of which the second counts: found, trained and evaluated."""
+  """Two label bytes, of which the second counts."""
   extracted = tmp_path / 'cifar-100-binary'
   extracted.mkdir()
   rng = np.random.default_rng(0)
@@ -222,13 +222,14 @@ def test_cifar100(make_run, tmp_path):
     rows[:, 0] = 255  # No class: not to be looked at.
     rows[:, 1] = rng.integers(0, 100, count)
     (extracted / name).write_bytes(rows.tobytes())
-  with pytest.raises(UserError, match='cifar-100-binary: has no names of class'):
+  with pytest.raises(UserError, match='100-binary: has no names of class'):
     dataset.ensure('cifar100', tmp_path)
   names = [f'fine{i}' for i in range(100)]
   (extracted / 'fine_label_names.txt').write_text('\n'.join(names) + '\n')
   (extracted / 'coarse_label_names.txt').write_text('coarse\n' * 20)
   data = dataset.ensure('cifar100', tmp_path)
-  assert data.format == records.Format(skipped_bytes=1, class_names=tuple(names))
+  assert data.format == records.Format(skipped_bytes=1,
+                                       class_names=tuple(names))
   assert records.labels(records.read(data.test[0], data.format),
                         data.format).tolist() == rows[:, 1].tolist()
   shutil.rmtree(extracted)

@@ -148,9 +148,9 @@ def test_steps_equal_numpys():
         [np.linalg.norm(w_gradient), np.linalg.norm(b_gradient)], rtol=1e-4)
     averaged_loss = 0.9 * averaged_loss + 0.1 * loss
     values = {v.tag: v for v in tf.Summary.FromString(texts[n]).value}
-    np.testing.assert_allclose(values['total_loss/raw'].simple_value, loss,
+    np.testing.assert_allclose(values['loss/total_loss/raw'].simple_value, loss,
                                rtol=1e-5)
-    np.testing.assert_allclose(values['total_loss'].simple_value,
+    np.testing.assert_allclose(values['loss/total_loss'].simple_value,
                                averaged_loss / (1 - 0.9**(n + 1)), rtol=1e-5)
 
     w, b = w - rate * w_gradient, b - rate * b_gradient

@@ -140,8 +140,8 @@ def test_summaries_are_made_once_without_a_towers_name(gpu_graph):
   assert len(tags) == len(set(tags))
   assert not [tag for tag in tags if re.search('tower', tag)]
   assert {'images', 'conv1/activations', 'sparsity/conv1', 'conv1/weights',
-          'conv1/weights/gradients', 'learning_rate', 'total_loss',
-          'Precision @ 1'} <= set(tags)
+          'conv1/weights/gradients', 'training/learning_rate',
+          'loss/total_loss', 'precision/Precision @ 1'} <= set(tags)
 
 
 @pytest.mark.parametrize('gpus, devices', [

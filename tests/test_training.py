@@ -56,11 +56,12 @@ def test_what_a_run_leaves_behind(make_run, capsys):
   scalars = scalars_of(run.train_dir)
   assert {step for _, step in scalars} == {0, 2}
   assert {tag for tag, _ in scalars} == {
-      'total_loss', 'total_loss/raw', 'cross_entropy', 'cross_entropy/raw',
-      'Precision @ 1', 'learning_rate',
+      'loss/total_loss', 'loss/total_loss/raw', 'loss/cross_entropy',
+      'loss/cross_entropy/raw', 'precision/Precision @ 1',
+      'training/learning_rate',
       *(f'sparsity/{scope}' for scope in (
           'conv1', 'conv2', 'local3', 'local4', 'softmax_linear')),
-      *(f'gradient_norm/{name}' for name in variables)}
+      *(f'training/gradient_norm/{name}' for name in variables)}
 
   lines = [line for line in capsys.readouterr().out.splitlines()
            if 'step' in line and 'loss' in line]
@@ -70,7 +71,7 @@ def test_what_a_run_leaves_behind(make_run, capsys):
     assert re.match(
         r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}: step %d, loss = \d+\.\d\d '
         r'\(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)' % i, line)
-  assert f"loss = {scalars['total_loss/raw', 0]:.2f} (" in lines[0]
+  assert f"loss = {scalars['loss/total_loss/raw', 0]:.2f} (" in lines[0]
 
 
 def test_seeds(make_run, tmp_path):
@@ -80,7 +81,7 @@ def test_seeds(make_run, tmp_path):
                    summary_steps=1)
     train.train(run)
     scalars = scalars_of(run.train_dir)
-    losses.append([scalars['total_loss/raw', step] for step in range(2)])
+    losses.append([scalars['loss/total_loss/raw', step] for step in range(2)])
   assert losses[0] == losses[1]
   assert losses[0] != losses[2]
 

@@ -65,11 +65,13 @@ class Size(NamedTuple):
   training: int  # ...and of them and the gradients.
 
 
-def size(network, num_classes=10, depth=3):
-  """Returns the `Size` of a network."""
-  side = network.RECIPE.crop(records.CIFAR10)
+def size(network, record_format=records.CIFAR10, recipe=None):
+  """Returns the `Size` of a network, by its own `Recipe` or another one."""
+  side = (recipe or network.RECIPE).crop(record_format)
   with tf.Graph().as_default():
-    logits = network.inference(tf.zeros([1, side, side, depth]), num_classes)
+    logits = network.inference(
+        tf.zeros([1, side, side, record_format.depth]),
+        record_format.num_classes)
     variables = tf.trainable_variables()
     gradients = tf.gradients(logits, variables)
     return Size(sum(v.shape.num_elements() for v in variables),

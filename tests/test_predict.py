@@ -1,0 +1,260 @@
+"""Prediction and export, against evaluation and against each other."""
+
+import json
+import os
+
+from ai_edge_litert.interpreter import Interpreter
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow as tf2
+import tensorflow.compat.v1 as tf
+from tensorflow.python.tools import saved_model_cli
+
+from cifar10 import dataset
+from cifar10 import evaluation
+from cifar10 import export
+from cifar10 import predict
+from cifar10 import records
+from cifar10 import run as run_lib
+from cifar10 import train
+from cifar10 import UserError
+from tests.test_eval import write_2016_checkpoint
+
+
+@pytest.fixture(scope='module')
+def trained(data_dir, tmp_path_factory):
+  """A run of 8 steps, whose averages are not its weights."""
+  return train.train(run_lib.Run(
+      train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
+      batch_size=32, max_steps=8))
+
+
+@pytest.fixture(scope='module')
+def pictures(data_dir, tmp_path_factory):
+  """The test records as PNG files."""
+  directory = tmp_path_factory.mktemp('pictures')
+  data = dataset.ensure('cifar10', data_dir)
+  paths = []
+  for i, pixels in enumerate(data.read_images(data.test)):
+    paths.append(str(directory / f'{i:03}.png'))
+    Image.fromarray(pixels).save(paths[-1])
+  return paths
+
+
+@pytest.fixture(scope='module')
+def evaluated(trained):
+  """What evaluation makes of the test records."""
+  return evaluate(trained)
+
+
+def evaluate(run, **arguments):
+  return evaluation.evaluate(
+      f'{run.train_dir}/model.ckpt-{run.max_steps}', run,
+      dataset.ensure(run.dataset, run.data_dir), **arguments).probabilities
+
+
+def predicted(paths, *arguments, **more):
+  return np.array([row for _, row, _ in predict.predict(
+      paths, *arguments, **more)])
+
+
+def test_predictions_are_what_evaluation_computes(trained, pictures, evaluated):
+  found = predicted(pictures, trained.train_dir)
+  np.testing.assert_allclose(found, evaluated, rtol=1e-5, atol=1e-7)
+  # So it is the averages: the weights give something else.
+  raw = evaluate(trained, use_moving_averages=False)
+  assert abs(raw - evaluated).max() > 1e-3
+
+
+@pytest.mark.parametrize('network', ['softmax', 'improved_cnn'])
+def test_other_networks_predict_and_export(make_run, pictures, tmp_path,
+                                           network):
+  """Statistics, batch normalization, dropout: as in evaluation."""
+  run = train.train(make_run(network=network, max_steps=2))
+  expected = evaluate(run)[:5]
+  np.testing.assert_allclose(predicted(pictures[:5], run.train_dir), expected,
+                             rtol=1e-4, atol=1e-6)
+  directory, _ = export.export(run.train_dir, tmp_path / 'export')
+  images = [np.asarray(Image.open(path)) for path in pictures[:5]]
+  served = tf2.saved_model.load(str(directory)).signatures['images'](
+      images=tf2.constant(np.array(images)))
+  np.testing.assert_allclose(served['probabilities'].numpy(), expected,
+                             rtol=1e-4, atol=1e-6)
+
+
+def test_the_2016_codes_checkpoints_predict(pictures, tmp_path):
+  write_2016_checkpoint(tmp_path, 2, np.int64)
+  (path, probabilities, reason), = predict.predict(pictures[:1], str(tmp_path))
+  assert path == pictures[0] and reason is None
+  np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)
+
+
+def test_program(run_program, trained, pictures, evaluated, tmp_path):
+  broken = tmp_path / 'broken.jpg'
+  broken.write_bytes(b'no picture')
+  code, out, err = run_program(
+      'predict', f'--checkpoint_dir={trained.train_dir}', '--top_k=2',
+      pictures[3], str(broken), os.path.dirname(pictures[0]) + '/00[01].png')
+  assert code == 1
+  assert f'error: {broken}: Unknown image file format' in err
+  assert err.endswith('1 of 4 files could not be read\n')
+  assert 'Traceback' not in err
+  lines = out.splitlines()
+  assert [line.split()[0] for line in lines] == [
+      pictures[i] for i in (3, 0, 1)]
+  for line, i in zip(lines, (3, 0, 1)):
+    best = evaluated[i].argsort()[::-1][:2]
+    assert line.split()[1:] == [
+        text for c in best for text in (records.CIFAR10_CLASSES[c],
+                                        f'{evaluated[i, c]:.1%}')]
+
+
+def test_json_and_many_files(run_program, trained, pictures, evaluated):
+  code, out, err = run_program(
+      'predict', f'--checkpoint_dir={trained.train_dir}', '--json',
+      '--top_k=99', *pictures * 3, 'gone.png')
+  assert code == 1
+  lines = [json.loads(line) for line in out.splitlines()]
+  assert lines.pop() == {'file': 'gone.png', 'error': 'there is no such file'}
+  assert [line['file'] for line in lines] == pictures * 3
+  for line, expected in zip(lines, np.tile(evaluated, (3, 1))):
+    probabilities = [one['probability'] for one in line['classes']]
+    assert probabilities == sorted(probabilities, reverse=True)
+    for one in line['classes']:
+      assert one['name'] == records.CIFAR10_CLASSES[one['class']]
+      assert one['probability'] == pytest.approx(expected[one['class']],
+                                                 rel=1e-4, abs=1e-6)
+    assert len(probabilities) == 10
+
+
+@pytest.fixture(scope='module')
+def exported(trained, tmp_path_factory):
+  directory, checkpoint = export.export(trained.train_dir,
+                                        tmp_path_factory.mktemp('export') / 'x')
+  assert directory.name == '1'
+  assert checkpoint == f'{trained.train_dir}/model.ckpt-8'
+  return str(directory)
+
+
+def check_outputs(outputs, expected):
+  np.testing.assert_allclose(outputs['probabilities'], expected, rtol=1e-5,
+                             atol=1e-7)
+  assert outputs['classes'].tolist() == expected.argmax(1).tolist()
+  assert outputs['names'].tolist() == [
+      records.CIFAR10_CLASSES[c].encode() for c in expected.argmax(1)]
+
+
+def read_bytes(paths):
+  contents = []
+  for path in paths:
+    with open(path, 'rb') as file:
+      contents.append(file.read())
+  return contents
+
+
+@pytest.mark.parametrize('count', [1, 7, 130])
+def test_exported_to_tensorflow_2(exported, pictures, evaluated, count):
+  signatures = tf2.saved_model.load(exported).signatures
+  images = np.array([np.asarray(Image.open(path)) for path in pictures[:count]])
+  for outputs in (
+      signatures['serving_default'](image_bytes=tf2.constant(
+          read_bytes(pictures[:count]))),
+      signatures['images'](images=tf2.constant(images))):
+    check_outputs({name: value.numpy() for name, value in outputs.items()},
+                  evaluated[:count])
+
+
+def test_exported_to_a_plain_session(exported, pictures, evaluated):
+  with tf.Session(graph=tf.Graph()) as session:
+    signature = tf.saved_model.load(
+        session, ['serve'], exported).signature_def['serving_default']
+    outputs = session.run(
+        {name: info.name for name, info in signature.outputs.items()},
+        {signature.inputs['image_bytes'].name: read_bytes(pictures)})
+    check_outputs(outputs, evaluated)
+    assert not [op for op in session.graph.get_operations()
+                if 'Summary' in op.type]
+
+
+def test_saved_model_cli_runs_it(exported, pictures, evaluated, tmp_path,
+                                 monkeypatch):
+  images = np.array([np.asarray(Image.open(path)) for path in pictures[:4]])
+  np.save(tmp_path / 'images.npy', images)
+  monkeypatch.setattr('sys.argv', [
+      'saved_model_cli', 'run', f'--dir={exported}', '--tag_set=serve',
+      '--signature_def=images', f'--inputs=images={tmp_path}/images.npy',
+      f'--outdir={tmp_path}'])
+  with pytest.raises(SystemExit) as ended:
+    saved_model_cli.main()
+  assert not ended.value.code
+  np.testing.assert_allclose(np.load(tmp_path / 'probabilities.npy'),
+                             evaluated[:4], rtol=1e-5, atol=1e-7)
+
+
+def test_pictures_of_any_size(exported, trained, tmp_path):
+  paths = []
+  for i, size in enumerate([(20, 50), (400, 300), (33, 32)]):
+    pixels = np.random.default_rng(i).integers(0, 256, (*size, 3))
+    paths.append(str(tmp_path / f'{i}.png'))
+    Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+  served = tf2.saved_model.load(exported).signatures['serving_default'](
+      image_bytes=tf2.constant(read_bytes(paths)))
+  np.testing.assert_allclose(served['probabilities'].numpy(),
+                             predicted(paths, trained.train_dir), rtol=1e-5,
+                             atol=1e-7)
+
+
+def test_tflite(trained, pictures, evaluated, tmp_path):
+  directory, _ = export.export(trained.train_dir, tmp_path, 'tflite')
+  assert os.listdir(directory) == ['model.tflite']
+  classify = Interpreter(str(directory / 'model.tflite')).get_signature_runner(
+      'images')
+  images = np.array([np.asarray(Image.open(path)) for path in pictures])
+  outputs = classify(images=images)
+  np.testing.assert_allclose(outputs['probabilities'], evaluated, rtol=1e-3,
+                             atol=1e-5)
+  # Where two classes are as good as equal, either may win.
+  first, second = np.sort(evaluated)[:, ::-1][:, :2].T
+  clear = first - second > 1e-4
+  assert clear.sum() > 100
+  assert (outputs['classes'] == evaluated.argmax(1))[clear].all()
+  assert outputs['names'][0].decode() in records.CIFAR10_CLASSES
+
+
+def test_versions(trained, tmp_path, monkeypatch):
+  (tmp_path / '7').mkdir()
+  (tmp_path / 'notes').mkdir()
+  directory, _ = export.export(trained.train_dir, tmp_path)
+  assert directory == tmp_path / '8'
+  with pytest.raises(UserError, match='--dtype=bfloat16: --format=tflite'):
+    export.export(trained.train_dir, tmp_path, 'tflite', 'bfloat16')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='file: File exists'):
+    export.export(trained.train_dir, tmp_path / 'file')
+  with pytest.raises(UserError, match='there is no checkpoint'):
+    export.export(tmp_path / 'nothing', tmp_path)
+
+  # Nothing that could be taken for a version is there before it is complete.
+  def save(builder):
+    numbered.append([name for name in os.listdir(tmp_path) if name.isdecimal()])
+    raise OSError(28, 'No space left on device', 'x')
+
+  numbered = []
+  monkeypatch.setattr(tf.saved_model.Builder, 'save', save)
+  with pytest.raises(UserError, match='x: No space left'):
+    export.export(trained.train_dir, tmp_path)
+  assert sorted(numbered[0]) == ['7', '8']
+  assert sorted(os.listdir(tmp_path)) == ['7', '8', 'file', 'notes']
+
+
+def test_export_program(run_program, trained, tmp_path):
+  code, out, err = run_program(
+      'export', f'--checkpoint_dir={trained.train_dir}',
+      f'--export_dir={tmp_path}', '--dtype=bfloat16')
+  assert code == 0, err
+  assert f'model.ckpt-8 was exported to {tmp_path}/1' in out
+  np.testing.assert_allclose(
+      tf2.saved_model.load(f'{tmp_path}/1').signatures['images'](
+          images=tf2.zeros([1, 32, 32, 3], tf2.uint8))[
+              'probabilities'].numpy().sum(), 1, rtol=1e-5)
