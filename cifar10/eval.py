@@ -143,7 +143,7 @@ def publish(result, data, eval_dir, writer):
   if result.features is not None:
     count = len(result.features)
     projector.write(
-        eval_dir, result.step, result.features,
+        eval_dir, result.features,
         data.pick(result.files, result.start + np.arange(count)),
         result.labels[:count], result.probabilities[:count].argmax(1), names)
   return description

@@ -12,7 +12,7 @@ from cifar10.progress import Progress
 
 _LARGEST_SPRITE = 8192  # Pixels a side, which browsers take.
 _CONFIG = '''embeddings {{
-  tensor_name: "last hidden layer, step {step}"
+  tensor_name: "last hidden layer"
   tensor_path: "projector/features.tsv"
   metadata_path: "projector/labels.tsv"
   sprite {{
@@ -24,12 +24,11 @@ _CONFIG = '''embeddings {{
 '''
 
 
-def write(directory, step, features, images, labels, predicted, class_names):
+def write(directory, features, images, labels, predicted, class_names):
   """Writes embeddings, instead of those that are there, if any.
 
   Args:
     directory: where the event files are.
-    step: of the checkpoint.
     features: float [n, d] array.
     images: uint8 [n, height, width, depth] array.
     labels, predicted: int [n] arrays.
@@ -57,4 +56,4 @@ def write(directory, step, features, images, labels, predicted, class_names):
   sprite.save(os.path.join(folder, 'thumbnails.png'))
 
   filesystem.write_text(os.path.join(directory, 'projector_config.pbtxt'),
-                        _CONFIG.format(step=step, side=side).strip())
+                        _CONFIG.format(side=side).strip())

@@ -151,8 +151,8 @@ def mistakes_picture(images, labels, probabilities, class_names):
   Returns:
     A PIL.Image.
   """
-  side, columns = 112, 6
-  line, font = 16, ImageFont.load_default(12)
+  side, columns = 104, 4
+  line, font = 17, ImageFont.load_default(13)
   rows = -(-len(images) // columns)
   picture = Image.new('RGB', (columns * (side + 8) + 8,
                               rows * (side + 2 * line + 12) + 8), 'white')
@@ -162,9 +162,9 @@ def mistakes_picture(images, labels, probabilities, class_names):
     y = 8 + i // columns * (side + 2 * line + 12)
     picture.paste(thumbnail(pixels, side), (x, y))
     name = class_names[row.argmax()]
-    draw.text((x, y + side + 2), f'is {class_names[label]}'[:20], '#1e7341',
+    draw.text((x, y + side + 2), f'is {class_names[label]}'[:15], '#1e7341',
               font)
-    draw.text((x, y + side + 2 + line), f'{name[:13]} {row.max():.1%}',
+    draw.text((x, y + side + 2 + line), f'{name[:10]} {row.max():.0%}',
               '#b01e1e', font)
   return picture
 

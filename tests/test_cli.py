@@ -254,8 +254,7 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
       assert 'eval' in get(plugins + 'projector/runs')
       assert 'features.tsv' in get(plugins + 'projector/info?run=eval')
       assert '\t19\n' in get(
-          plugins + 'projector/metadata?run=eval&name=last%20hidden%20layer'
-          '%2C%20step%203')
+          plugins + 'projector/metadata?run=eval&name=last%20hidden%20layer')
       histograms = json.loads(get(plugins + 'histograms/tags'))
       assert {'conv1/weights', 'conv1/weights/gradients',
               'conv1/activations'} <= histograms['train'].keys()

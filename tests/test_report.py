@@ -102,8 +102,9 @@ def test_mistakes_picture(shape):
   picture = np.asarray(report.mistakes_picture(images, LABELS, PROBABILITIES,
                                                NAMES))
   assert picture[30, 30].tolist() == [50] * 3
-  assert picture[30, 8 + 3 * 120 + 20].tolist() == [200] * 3
-  assert picture[-20, 500].tolist() == [255] * 3  # One in the second row.
+  assert picture[30, 8 + 3 * 112 + 20].tolist() == [200] * 3
+  assert picture[-90, 8 + 2 * 112 + 20].tolist() == [50] * 3
+  assert picture[-90, 8 + 3 * 112 + 20].tolist() == [255] * 3
 
 
 @pytest.fixture(scope='module')
