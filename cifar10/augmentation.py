@@ -42,6 +42,12 @@ def pad_crop(images, size, seed):
   return random_flip(random_crop(pad(images, 4), size, crop), flip)
 
 
+def reflect_crop(images, size, seed):
+  """2 pixels of mirrored image on each side, crop, flip."""
+  crop, flip = tf.unstack(tf.random.split(seed, 2))
+  return random_flip(random_crop(pad(images, 2, 'REFLECT'), size, crop), flip)
+
+
 def affine(images, size, seed):
   """Rotation by up to 15 degrees, shift and zoom by up to 10%, flip."""
   affine_seed, flip = tf.unstack(tf.random.split(seed, 2))
@@ -49,14 +55,40 @@ def affine(images, size, seed):
   return random_flip(random_affine(images, 15.0, 0.1, 0.1, affine_seed), flip)
 
 
+# The weights of `test_views()`.
+TEST_VIEW_WEIGHTS = 0.25, 0.25, 0.125, 0.125, 0.125, 0.125
+
+
+def test_views(images):
+  """Returns the images as they are, mirrored, and both shifted by a pixel to
+  either corner, for test-time augmentation (after airbench94).
+
+  Args:
+    images: [n, height, width, depth].
+
+  Returns:
+    [6 * n, height, width, depth], one view of all images after the other.
+  """
+  height, width = images.shape[1:3]
+  padded = pad(images, 1, 'REFLECT')
+  views = []
+  for image in (images, padded[:, :height, :width],
+                padded[:, 2:2 + height, 2:2 + width]):
+    views += [image, image[:, :, ::-1]]
+  return tf.concat(views, 0)
+
+
 AUGMENTATIONS = {'none': central_crop, 'crop_and_color': crop_and_color,
                  'pad_crop_and_color': pad_crop_and_color,
-                 'pad_crop': pad_crop, 'affine': affine}
+                 'pad_crop': pad_crop, 'reflect_crop': reflect_crop,
+                 'affine': affine}
 
 
-def pad(images, margin):
-  """Adds `margin` pixels of 0 on each side."""
-  return tf.pad(images, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
+def pad(images, margin, mode='CONSTANT'):
+  """Adds `margin` pixels of 0, or as tf.pad() otherwise has them, on each side.
+  """
+  return tf.pad(images, [[0, 0], [margin, margin], [margin, margin], [0, 0]],
+                mode)
 
 
 def random_crop(images, size, seed):
@@ -168,9 +200,16 @@ def standardize_channels(images, statistics):
   return (images - statistics['mean']) / statistics['stddev']
 
 
+def whiten(images, statistics):
+  """Makes 2x2 patches of standardized channels, decorrelated over the training
+  data: [n, height - 1, width - 1, 4 * depth], each of variance 1."""
+  return tf.nn.conv2d(standardize_channels(images, statistics),
+                      statistics['whitening'], 1, 'VALID')
+
+
 NORMALIZATIONS = {'per_image': standardize, 'unit': to_unit,
                   'mean_image': subtract_mean_image,
-                  'per_channel': standardize_channels}
+                  'per_channel': standardize_channels, 'whiten': whiten}
 
 
 def statistics_variables(normalization, shape, examples=None):
@@ -192,6 +231,10 @@ def statistics_variables(normalization, shape, examples=None):
     shapes, measure = {'mean_image': shape}, _mean_image
   elif normalization == 'per_channel':
     shapes, measure = {'mean': shape[-1:], 'stddev': shape[-1:]}, _channels
+  elif normalization == 'whiten':
+    depth = shape[-1]
+    shapes, measure = {'mean': [depth], 'stddev': [depth],
+                       'whitening': [2, 2, depth, 4 * depth]}, _whitening
   else:
     return {}
   values = measure(central_crop(examples(), shape[0])) if examples else {}
@@ -203,6 +246,21 @@ def statistics_variables(normalization, shape, examples=None):
 
 def _mean_image(images):
   return {'mean_image': images.mean(0, dtype=np.float64)}
+
+
+def _whitening(images):
+  """Patches' eigenvectors, divided by the roots of their eigenvalues."""
+  statistics = _channels(images)
+  images = np.float32((images[:5000] - statistics['mean'])
+                      / statistics['stddev'])
+  patches = np.stack([images[:, y:y - 1 or None, x:x - 1 or None]
+                      for y in (0, 1) for x in (0, 1)], 3)
+  flat = patches.reshape(-1, 4 * images.shape[-1])
+  values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
+  # The largest first; where there is no variance, noise is not to be made any.
+  vectors = (vectors / np.sqrt(values + 5e-4))[:, ::-1]
+  return {**statistics, 'whitening': vectors.reshape(
+      2, 2, images.shape[-1], -1)}
 
 
 def _channels(images):

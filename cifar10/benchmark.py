@@ -84,8 +84,8 @@ def measure_constant_batch(run, data, device, num_windows):
     tf.set_random_seed(run.seed)
     step = tf.identity(tf.train.get_or_create_global_step())
     losses, gradients = multi_gpu_train.tower_loss(
-        networks.find(run.network), tf.constant(images), tf.constant(labels),
-        data.format.num_classes, layers.Tower(step, 0, 1))
+        networks.find(run.network), run.recipe, tf.constant(images),
+        tf.constant(labels), data.format.num_classes, layers.Tower(step, 0, 1))
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)
     with _session() as session:

@@ -171,17 +171,22 @@ def check_variables(path, variables):
 
 
 def copy(path, directory):
-  """Makes a checkpoint the only one of another directory; what is there stays
-  sound at every moment."""
+  """Makes a checkpoint the only one of another directory. What is there goes
+  when the copy is complete, and sound.
+
+  Raises:
+    FileNotFoundError: it was deleted meanwhile.
+  """
   os.makedirs(directory, exist_ok=True)
   name = os.path.basename(path)
-  for source in glob.glob(f'{glob.escape(path)}.*'):
-    target = os.path.join(directory, os.path.basename(source))
-    shutil.copyfile(source, target + '.part')
-    os.replace(target + '.part', target)
+  target = os.path.join(directory, name)
+  for suffix in '.data-00000-of-00001', '.index':
+    shutil.copyfile(path + suffix, f'{target}.part')
+    os.replace(f'{target}.part', target + suffix)
+  sound(target)
   tf.train.update_checkpoint_state(directory, name, [name])
   for other in find(directory):
-    if os.path.basename(other) != name:
+    if other != target:
       for old in glob.glob(f'{glob.escape(other)}.*'):
         os.remove(old)
 

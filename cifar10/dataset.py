@@ -109,9 +109,13 @@ def main():
   if len(chosen) > 1 or chosen and name not in (None, 'own'):
     raise UserError(f'--{chosen[0]}: imports to --dataset=own, and goes with '
                     'no other import')
-  if not 0 <= FLAGS.test_fraction < 1:
-    raise UserError(f'--test_fraction={FLAGS.test_fraction}: expected 0 to '
-                    'less than 1')
+  if not 0 < FLAGS.test_fraction < 1:
+    raise UserError(f'--test_fraction={FLAGS.test_fraction}: expected more '
+                    'than 0, less than 1')
+  if chosen and not FLAGS['data_dir'].present:
+    # What is there would be taken for the data of all other commands.
+    raise UserError(f'--{chosen[0]}: expected --data_dir=DIRECTORY, to import '
+                    'to')
   for flag in chosen:
     name = 'own'
     _import(FLAGS.data_dir, _IMPORTERS[flag], FLAGS[flag].value,

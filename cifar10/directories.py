@@ -121,7 +121,8 @@ def write_format(directory, record_format):
   sizes = dataclasses.asdict(record_format)
   names = sizes.pop('class_names')
   (directory / FORMAT).write_text(json.dumps(sizes, indent=2) + '\n')
-  (directory / NAMES).write_text(''.join(f'{name}\n' for name in names))
+  (directory / NAMES).write_text(''.join(f'{name}\n' for name in names),
+                                 encoding='utf-8')
 
 
 def _read_format(directory):
@@ -134,8 +135,9 @@ def _read_format(directory):
     except (ValueError, RecursionError) as e:
       raise UserError(f'{directory / FORMAT}: is no JSON object: {e}') from e
   if (directory / NAMES).exists():
-    values['class_names'] = filesystem.read_text(
-        directory / NAMES).strip().split('\n')
+    values['class_names'] = [
+        line.strip() for line in filesystem.read_text(
+            directory / NAMES).strip().split('\n')]
   try:
     return records.Format(**values)
   except (TypeError, UserError) as e:

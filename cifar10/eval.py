@@ -37,7 +37,7 @@ _MISTAKES = 24  # How many to show.
 def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
              num_examples=None, interval_secs=300, run_once=False,
              use_moving_averages=True, device=None, dtype=None,
-             print_report=False, embeddings=0, keep_best=None):
+             print_report=False, embeddings=0, keep_best=None, tta=False):
   """Evaluates the newest checkpoint, each once, until that of the last step.
 
   Args:
@@ -57,6 +57,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     embeddings: of how many images to show the last hidden layer in TensorBoard.
     keep_best: directory to copy the checkpoint to that is the best so far on
       the records that were held out.
+    tta: whether to average over flipped and shifted images.
 
   Raises:
     SystemExit: SIGINT or SIGTERM came; the exit code is 128 + its number.
@@ -82,11 +83,11 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
         try:
           result = evaluation.evaluate(checkpoint, run, data, eval_data,
                                        num_examples, use_moving_averages,
-                                       device, dtype, embeddings)
+                                       device, dtype, embeddings, tta)
         except trained.CheckpointGone:
           next_time = 0
           continue
-        evaluation.print_result(result, run, eval_data)
+        evaluation.print_result(result, run, eval_data, tta)
         description = publish(result, data, eval_dir, writer)
         if print_report:
           print(report.table(description), flush=True)
@@ -127,7 +128,9 @@ def publish(result, data, eval_dir, writer):
       (model.tag('Precision @ 3'), 'precision_at_3'),
       ('precision/calibration_error', 'expected_calibration_error')):
     result.summary.value.add(tag=tag, simple_value=description[key])
-  pictures = {'confusion_matrix': report.confusion_picture(description)}
+  pictures = {}
+  if description['confusion']:
+    pictures['confusion_matrix'] = report.confusion_picture(description)
   worst = report.most_confident_mistakes(result.labels, result.probabilities,
                                          _MISTAKES)
   if worst.size:
@@ -152,20 +155,35 @@ def publish(result, data, eval_dir, writer):
 def _keep_best(directory, checkpoint, run, result):
   """Copies the checkpoint if it is more precise than the one there."""
   path = os.path.join(directory, 'best.json')
-  precision = result.metrics['Precision @ 1']
-  best = run_lib.load(directory)
-  if best:
-    if best.identity() != run.identity():
-      raise UserError(f'--keep_best={directory}: holds the best of another run')
-    if json.loads(filesystem.read_text(path))['precision'] >= precision:
-      return
+  kept, best = checkpoints.find(directory), run_lib.load(directory)
+  if best is None and kept:
+    raise UserError(f'--keep_best={directory}: holds other checkpoints')
+  if best and best.identity() != run.identity():
+    raise UserError(f'--keep_best={directory}: holds the best of another run')
+  # Of each that was the best, as the next may be half copied when this ends.
+  precisions = {}
+  if os.path.exists(path):
+    try:
+      precisions = dict(json.loads(filesystem.read_text(path)))
+      kept_precision = precisions[str(checkpoints.step_of(kept[0]))]
+      if kept_precision >= result.metrics['Precision @ 1']:
+        return
+    except (IndexError, KeyError):
+      pass  # It ended before there was one.
+    except (TypeError, ValueError) as e:
+      raise UserError(f'{path}: is no table of precisions: {e}') from e
+  precisions[str(result.step)] = result.metrics['Precision @ 1']
+  os.makedirs(directory, exist_ok=True)
+  # It is as far as it is, so that nobody waits for the rest of it.
+  run = dataclasses.replace(run, train_dir=directory, max_steps=result.step)
+  if best is None:
+    run_lib.save(run)
+  filesystem.write_text(path, json.dumps(precisions))
   try:
     checkpoints.copy(checkpoint, directory)
   except FileNotFoundError:
     return  # The trainer has deleted it in favour of a newer one.
-  filesystem.write_text(path, json.dumps(
-      {'precision': precision, 'step': result.step}))
-  run_lib.save(dataclasses.replace(run, train_dir=directory))
+  run_lib.save(run)
   print(f'The best so far: copied to {directory}', flush=True)
 
 
@@ -173,7 +191,8 @@ def main():
   evaluate(FLAGS.checkpoint_dir, FLAGS.eval_dir, FLAGS.data_dir,
            FLAGS.eval_data, FLAGS.num_examples, FLAGS.eval_interval_secs,
            FLAGS.run_once, FLAGS.use_moving_averages, FLAGS.device,
-           FLAGS.dtype, FLAGS.report, FLAGS.embeddings, FLAGS.keep_best)
+           FLAGS.dtype, FLAGS.report, FLAGS.embeddings, FLAGS.keep_best,
+           FLAGS.tta)
 
 
 if __name__ == '__main__':
@@ -196,6 +215,8 @@ if __name__ == '__main__':
                     'Evaluate the moving averages of the variables.')
   flags.DEFINE_bool('report', False, 'Print a table, too: what each class was '
                     'taken for. It is in EVAL_DIR/report.json anyway.')
+  flags.DEFINE_bool('tta', False, 'Test-time augmentation: average over the '
+                    'image, its mirror image, and both shifted by a pixel.')
   flags.DEFINE_integer('embeddings', 0, 'Show the last hidden layer of so many '
                        "images in TensorBoard's projector.", lower_bound=0)
   flags.DEFINE_string('keep_best', None, 'Directory to copy the checkpoint to '

@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import augmentation
 from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import dataset
@@ -43,6 +44,10 @@ def records_of(run, data, eval_data):
   Returns:
     Paths of files, the first record in them, and the one after the last.
   """
+  if run.record_format not in (None, data.format):
+    raise UserError(
+        f'{os.path.dirname(data.test[0])}: holds {data.format}, but the run '
+        f'was trained on {run.record_format}')
   if eval_data == 'test':
     return data.test, 0, data.count(data.test)
   end = data.count(data.train)
@@ -64,7 +69,8 @@ def records_of(run, data, eval_data):
 
 
 def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
-             use_moving_averages=True, device=None, dtype=None, embeddings=0):
+             use_moving_averages=True, device=None, dtype=None, embeddings=0,
+             tta=False):
   """Measures a checkpoint on each of some records once.
 
   Args:
@@ -77,6 +83,7 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
     device: where to compute; None: the GPU, if there is one.
     dtype: what to compute in; None: what the run was trained in.
     embeddings: of how many images to return the last hidden layer.
+    tta: whether to average over the logits of `augmentation.test_views()`.
 
   Returns:
     The `Result`.
@@ -91,17 +98,25 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   with tf.Graph().as_default(), trained.device(device):
     preprocess = inputs.images_of(run.recipe, data.format,
                                   dtype=dtype or run.dtype).preprocess
-    images, labels = inputs.inputs(files, data.format, preprocess, _BATCH_SIZE,
-                                   start, start + count)
+    views = augmentation.test_views if tta else tf.identity
+    images, labels = inputs.inputs(
+        files, data.format, lambda images: preprocess(views(images)),
+        _BATCH_SIZE, start, start + count)
     logits = network.inference(images, data.format.num_classes)
+    if tta:
+      weights = tf.reshape(augmentation.TEST_VIEW_WEIGHTS, [-1, 1, 1])
+      logits = tf.reduce_sum(weights * tf.reshape(
+          tf.cast(logits, tf.float32),
+          [weights.shape[0], -1, data.format.num_classes]), 0)
     fetches = {
         'sums': {name: tf.reduce_sum(values) for name, values in
                  model.metrics(logits, labels).items()},
         'labels': labels,
         'probabilities': tf.nn.softmax(tf.cast(logits, tf.float32))}
     if embeddings:
+      # Of several views, the first is the image as it is.
       fetches['features'] = tf.cast(trained.last_hidden_layer(logits),
-                                    tf.float32)
+                                    tf.float32)[:tf.shape(labels)[0]]
     summaries = tf.summary.merge_all()
     initialize = tf.group(tf.local_variables_initializer(),
                           tf.tables_initializer())
@@ -117,6 +132,8 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
       progress = Progress(count, 'images')
       for done in range(_BATCH_SIZE, count, _BATCH_SIZE):
         progress.report(done)
+        if done >= embeddings:
+          fetches.pop('features', None)
         batches.append(session.run(fetches))
 
   metrics = {name: sum(float(batch['sums'][name]) for batch in batches) / count
@@ -124,8 +141,9 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   summary = tf.Summary.FromString(summary)
   for name, value in metrics.items():
     summary.value.add(tag=model.tag(name), simple_value=value)
-  arrays = {name: np.concatenate([batch[name] for batch in batches])
-            for name in fetches if name != 'sums'}
+  arrays = {name: np.concatenate([batch[name] for batch in batches
+                                  if name in batch])
+            for name in batches[0] if name != 'sums'}
   if embeddings:
     arrays['features'] = arrays['features'][:embeddings]
   return Result(checkpoints.step_of(checkpoint), count, metrics, summary, files,
@@ -145,10 +163,11 @@ def evaluate_newest(run):
   print_result(result, run, eval_data)
 
 
-def print_result(result, run, eval_data):
+def print_result(result, run, eval_data, tta=False):
   """Prints a `Result` on one line."""
   precision, cross_entropy = (
       result.metrics[name] for name in ('Precision @ 1', 'cross_entropy'))
   print(f'{cli.timestamp()}: precision @ 1 = {precision:.3f} '
         f'(step {result.step}, {result.num_examples} examples, cross-entropy '
-        f'{cross_entropy:.3f}, {run.dataset} {eval_data})', flush=True)
+        f'{cross_entropy:.3f}, {run.dataset} {eval_data}'
+        f'{", test-time augmentation" * tta})', flush=True)

@@ -7,7 +7,7 @@ writes a SavedModel to EXPORT_DIR/1 (or the next free number, as TensorFlow
 Serving expects) with two signatures: `serving_default` takes encoded images of
 any size, `images` takes uint8 images of the size of the records. Either returns
 the most probable class, its name, and the probabilities of all. --format=tflite
-writes EXPORT_DIR/1/model.tflite for LiteRT, which takes uint8 images.
+writes EXPORT_DIR/tflite/1/model.tflite for LiteRT, which takes uint8 images.
 """
 
 import contextlib
@@ -49,8 +49,11 @@ def export(checkpoint_dir, export_dir, format='saved_model', dtype=None):
     if dtype not in (None, 'float32'):
       raise UserError(f'--dtype={dtype}: --format=tflite computes in float32')
     dtype = 'float32'
+  export_dir = pathlib.Path(export_dir)
+  if format == 'tflite':
+    export_dir /= format  # Which TensorFlow Serving would take for a version.
   with filesystem.explained(export_dir), \
-      _next_version(pathlib.Path(export_dir)) as (part, directory):
+      _next_version(export_dir) as (part, directory):
     if format == 'saved_model':
       checkpoint = _write_saved_model(part, checkpoint_dir, dtype)
     else:

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import filesystem
 
 EXTENSIONS = '.jpg', '.jpeg', '.png', '.bmp', '.gif'
-_BATCH_SIZE = 64
+_BATCH_SIZE, _BATCH_BYTES = 64, 1 << 24  # Whichever is less.
 
 
 def find(places):
@@ -31,11 +31,19 @@ def _find_in(place):
   if os.path.isdir(place):
     return sorted(
         os.path.join(directory, name)
-        for directory, _, names in os.walk(place) for name in names
+        for directory, _, names in os.walk(place, onerror=_refuse)
+        for name in names
         if name.lower().endswith(EXTENSIONS) and not name.startswith('.'))
   if not os.path.exists(place):
-    return sorted(filter(os.path.isfile, glob.glob(place, recursive=True)))
+    found = sorted(glob.glob(place, recursive=True))
+    # `**` also gives the folders of the files it gives.
+    return [path for path in found if os.path.isfile(path)] or [
+        path for folder in found for path in _find_in(folder)]
   return [place]
+
+
+def _refuse(error):
+  raise error
 
 
 def decode(contents, record_format):
@@ -49,8 +57,10 @@ def decode(contents, record_format):
   Returns:
     uint8 [height, width, depth].
   """
-  image = tf.io.decode_image(contents, record_format.depth,
-                             expand_animations=False)
+  # BMP and GIF files can be decoded to three channels only.
+  image = tf.io.decode_image(contents, 3, expand_animations=False)
+  if record_format.depth == 1:
+    image = tf.image.rgb_to_grayscale(image)
   return fit(image[tf.newaxis], record_format)[0]
 
 
@@ -112,7 +122,9 @@ def read(paths, record_format):
     # Without autograph, which would read and rewrite the source of `load`.
     dataset = dataset.map(tf.autograph.experimental.do_not_convert(load),
                           threads)
-    dataset = dataset.ignore_errors().batch(_BATCH_SIZE).prefetch(2)
+    batch_size = min(_BATCH_SIZE, 1 + _BATCH_BYTES
+                     // record_format.record_bytes)
+    dataset = dataset.ignore_errors().batch(batch_size).prefetch(2)
     options = tf.data.Options()
     options.autotune.enabled = False  # It delays the end, see inputs.py.
     batch = tf.data.make_one_shot_iterator(

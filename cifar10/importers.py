@@ -2,6 +2,7 @@
 a folder for each class, or of the house numbers of SVHN."""
 
 import csv
+import io
 import os
 import sys
 
@@ -17,7 +18,7 @@ from cifar10.progress import Progress
 
 # Files hold about as much as CIFAR-10's.
 _FILE_BYTES = 1 << 25
-_CHUNK = 500  # Images that are in memory at a time.
+_CHUNK_BYTES = 1 << 24  # Of images that are in memory at a time.
 
 
 def import_csv(directory, path, size, test_fraction, strict=False):
@@ -35,7 +36,11 @@ def import_csv(directory, path, size, test_fraction, strict=False):
   Raises:
     UserError: it is no such list, a picture cannot be read, or nothing can.
   """
-  lines = list(csv.reader(filesystem.read_text(path, 1 << 30).splitlines()))
+  text = filesystem.read_text(path, 1 << 30).lstrip('\ufeff')
+  try:
+    lines = list(csv.reader(io.StringIO(text, newline='')))
+  except csv.Error as e:
+    raise UserError(f'{path}: is no list of PATH,LABEL: {e}') from e
   for number, line in enumerate(lines, 1):
     if line and (len(line) != 2 or not line[1].strip()):
       raise UserError(f'{path}: line {number}: {",".join(line)!r}, expected '
@@ -45,6 +50,7 @@ def import_csv(directory, path, size, test_fraction, strict=False):
               for file, label in filter(None, lines)]
   if pictures and not os.path.exists(pictures[0][0]) and (
       not pictures[0][0].lower().endswith(image_files.EXTENSIONS)):
+    print(f'{path}: headline: {",".join(lines[0])}', file=sys.stderr)
     del pictures[0]
   _import_pictures(directory, path, _split(pictures, test_fraction), size,
                    strict)
@@ -61,7 +67,12 @@ def import_folders(directory, path, size, test_fraction, strict=False):
   Raises:
     UserError: a picture cannot be read, or nothing can.
   """
-  if sorted(_folders(path)) == ['test', 'train']:
+  folders = sorted(_folders(path))
+  if 'train' in folders and _folders(os.path.join(path, 'train')) and (
+      folders != ['test', 'train']):
+    raise UserError(f'{path}: has the folders {", ".join(folders)}. Expected '
+                    'train and test, or one for each class')
+  if folders == ['test', 'train']:
     split = [_labelled(os.path.join(path, part)) for part in ('train', 'test')]
   else:
     split = _split(_labelled(path), test_fraction)
@@ -99,8 +110,9 @@ def import_svhn(directory, path, size, *unused_args):
       whole = tf.placeholder(tf.uint8, [None, None, None, 3])
       resized = image_files.fit(whole, record_format)
       progress = Progress(len(images), 'images')
-      for start in range(0, len(images), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+      size = _chunk(record_format)
+      for start in range(0, len(images), size):
+        chunk = slice(start, start + size)
         yield session.run(resized, {whole: images[chunk]}), labels[chunk]
         progress.report(min(chunk.stop, len(images)))
 
@@ -116,9 +128,14 @@ def _folders(path):
 
 def _labelled(path):
   """Returns (path, label) of the pictures in the folders of a directory."""
-  return [(picture, name) for name in _folders(path)
-          for picture in image_files.find([os.path.join(path, name)])
-          if os.path.isfile(picture)]
+  pictures = [(picture, name) for name in _folders(path)
+              for picture in image_files.find([os.path.join(path, name)])
+              if os.path.isfile(picture)]
+  others = sum(len(names) for _, _, names in os.walk(path)) - len(pictures)
+  if others:
+    print(f'{path}: {others:,} files are not pictures in folders, by their '
+          f'names ({", ".join(image_files.EXTENSIONS)})', file=sys.stderr)
+  return pictures
 
 
 def _split(pictures, test_fraction):
@@ -173,7 +190,8 @@ def _import_pictures(directory, source, split, size, strict):
         left_out.append(path)
         print(f'left out: {path}: {reason}', file=sys.stderr, flush=True)
       progress.report(done + index + 1)
-      if len(chunk) == _CHUNK or chunk and index + 1 == len(pictures):
+      if len(chunk) == _chunk(record_format) or (
+          chunk and index + 1 == len(pictures)):
         yield tuple(map(np.array, zip(*chunk)))
         chunk = []
 
@@ -182,6 +200,11 @@ def _import_pictures(directory, source, split, size, strict):
   if left_out:
     print(f'{len(left_out):,} of {sum(map(len, split)):,} pictures were left '
           'out', file=sys.stderr, flush=True)
+
+
+def _chunk(record_format):
+  """Returns how many images to have in memory at a time."""
+  return 1 + _CHUNK_BYTES // record_format.record_bytes
 
 
 def _write(directory, record_format, train, test):

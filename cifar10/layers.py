@@ -9,6 +9,7 @@ compute in the type of their `inputs`: float32, bfloat16 or float16.
 from typing import NamedTuple
 import zlib
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10 import summaries
@@ -34,6 +35,28 @@ def glorot_uniform():
 def he_normal():
   """Truncated normal of variance 2 / fan-in (He et al., 2015)."""
   return tf.variance_scaling_initializer(2.0, 'fan_in', 'truncated_normal')
+
+
+def fan_in_uniform():
+  """U(-x, x), x = 1 / sqrt(fan-in): what PyTorch's layers start from."""
+  return tf.variance_scaling_initializer(1 / 3, 'fan_in', 'uniform')
+
+
+class dirac:  # Named like the functions above.
+  """Kernels whose first outputs are the inputs, as they are (Zagoruyko and
+  Komodakis, 2017); the others as of `fan_in_uniform()`."""
+  seed = None
+
+  def __call__(self, shape, dtype=tf.float32, partition_info=None):
+    del partition_info
+    height, width, inputs, outputs = shape
+    identity = np.zeros(shape, np.float32)
+    same = range(min(inputs, outputs))
+    identity[height // 2, width // 2, same, same] = 1
+    uniform = fan_in_uniform()
+    uniform.seed = self.seed
+    return tf.where_v2(np.arange(outputs) < inputs, identity,
+                       uniform(shape, dtype))
 
 
 def variable(name, shape, initializer, trainable=True):
@@ -144,7 +167,7 @@ def add_biases(inputs, bias):
   return tf.nn.bias_add(inputs, tf.cast(biases, inputs.dtype))
 
 
-def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
+def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3, scale=True):
   """Batch normalization (Ioffe and Szegedy, 2015), by the fused op.
 
   In training each tower normalizes its own images by themselves. The moving
@@ -156,6 +179,7 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
     tower: the `Tower`; None in evaluation.
     momentum: share of the old value in a moving average.
     epsilon: added to variances.
+    scale: whether to learn a factor for each channel; else it is 1.
 
   Returns:
     Tensor of the shape of `inputs`.
@@ -163,7 +187,8 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3):
   channels = inputs.shape[-1]
   ones, zeros = tf.ones_initializer(), tf.zeros_initializer()
   with tf.variable_scope('batch_norm') as scope:
-    scale = variable('scale', [channels], ones)
+    scale = (variable('scale', [channels], ones) if scale
+             else tf.ones([channels]))
     offset = variable('offset', [channels], zeros)
     moving_mean = variable('moving_mean', [channels], zeros, trainable=False)
     moving_variance = variable('moving_variance', [channels], ones,

@@ -122,18 +122,30 @@ def tag(name):
   return f'{group}/{name}'
 
 
-def loss(logits, labels):
+def loss(logits, labels, label_smoothing=0.0):
   """Returns the means of `metrics()` over the batch, float32 scalars by name.
 
-  `cross_entropy` is what is to be made small. The weight decay, which depends
-  on no image, is added in `train()`: once, however many towers there are.
+  What is to be made small is `objective()` of them: `cross_entropy`, or with
+  label smoothing `smoothed_cross_entropy`. The weight decay, which depends on
+  no image, is added in `train()`: once, however many towers there are.
   """
-  return {name: tf.reduce_mean(values)
-          for name, values in metrics(logits, labels).items()}
+  losses = {name: tf.reduce_mean(values)
+            for name, values in metrics(logits, labels).items()}
+  if label_smoothing:
+    uniform = -tf.reduce_mean(tf.nn.log_softmax(tf.cast(logits, tf.float32)))
+    losses['smoothed_cross_entropy'] = (
+        (1 - label_smoothing) * losses['cross_entropy']
+        + label_smoothing * uniform)
+  return losses
+
+
+def objective(losses):
+  """Returns what is to be made small of what `loss()` returns."""
+  return losses.get('smoothed_cross_entropy', losses['cross_entropy'])
 
 
 def gradients(losses, dtype):
-  """Returns the gradients of the cross-entropy, float32.
+  """Returns the gradients of the `objective()`, float32.
 
   Args:
     losses: what `loss()` returns.
@@ -143,7 +155,7 @@ def gradients(losses, dtype):
   Returns:
     List of tensors, one for each of tf.trainable_variables().
   """
-  loss, variables = losses['cross_entropy'], tf.trainable_variables()
+  loss, variables = objective(losses), tf.trainable_variables()
   if dtype != 'float16':
     return tf.gradients(loss, variables)
   return [g / _FLOAT16_LOSS_SCALE
@@ -168,7 +180,7 @@ def train(losses, gradients, recipe, batch_size, num_examples,
 
   Args:
     losses: what `loss()` returns, the mean over all towers.
-    gradients: of `losses['cross_entropy']`, in the order of
+    gradients: of `objective(losses)`, in the order of
       tf.trainable_variables().
     recipe: the `Recipe`.
     batch_size: images in a step, over all towers.
@@ -188,11 +200,12 @@ def train(losses, gradients, recipe, batch_size, num_examples,
 
   with tf.name_scope('losses'):
     decay = optimizers.weight_decay(recipe, variables)
-    total_loss = tf.add(losses['cross_entropy'], decay, name='total_loss')
+    total_loss = tf.add(objective(losses), decay, name='total_loss')
     losses = {**losses, 'total_loss': total_loss}
     averaged = _average_losses(losses, step)
 
   with tf.name_scope('gradients'):
+    gradients = optimizers.scale(recipe, gradients, variables)
     gradients = [
         g if d is None else g + d
         for g, d in zip(gradients, tf.gradients(decay, variables))]

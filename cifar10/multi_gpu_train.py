@@ -25,11 +25,12 @@ from cifar10 import training
 FLAGS = flags.FLAGS
 
 
-def tower_loss(network, images, labels, num_classes, tower):
+def tower_loss(network, recipe, images, labels, num_classes, tower):
   """Computes the losses of one tower, and their gradients.
 
   Args:
     network: a module of `networks`.
+    recipe: the `Recipe`.
     images: [n, height, width, depth] of the type to compute in, the tower's
       part of the batch.
     labels: int32 [n].
@@ -41,7 +42,7 @@ def tower_loss(network, images, labels, num_classes, tower):
     gradients: what `model.gradients()` does.
   """
   logits = network.inference(images, num_classes, tower)
-  losses = model.loss(logits, labels)
+  losses = model.loss(logits, labels, recipe.label_smoothing)
   return losses, model.gradients(losses, images.dtype)
 
 
@@ -119,8 +120,9 @@ def build(run, data, devices, augment=None):
     # The first tower creates the variables; the others use the same.
     with tf.device(device), tf.name_scope(f'tower_{i}'), \
         tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
-      towers.append(tower_loss(network, *part, data.format.num_classes,
-                               layers.Tower(step, i, len(devices))))
+      towers.append(tower_loss(
+          network, run.recipe, *part, data.format.num_classes,
+          layers.Tower(step, i, len(devices))))
 
   training.initialize(run)
   with tf.device('/cpu:0'):

@@ -81,13 +81,29 @@ def learning_rate(recipe, images_seen, batch_size, num_examples):
   return tf.cast(rate, tf.float32)
 
 
+def scale(recipe, gradients, variables):
+  """Returns the gradients, multiplied where the recipe says that variables are
+  to learn faster or slower. (Their weight decay stays as it is.)"""
+  if recipe.learning_rate_factor == 1:
+    return gradients
+  chosen = _matching(recipe, 'scaled_variables', variables)
+  return [g * recipe.learning_rate_factor if v in chosen else g
+          for g, v in zip(gradients, variables)]
+
+
 def weight_decay(recipe, variables):
   """Returns the L2 loss of the variables to decay, a float32 scalar."""
   if not recipe.weight_decay:
     return tf.constant(0.0)
-  decayed = [v for v in variables
-             if re.fullmatch(recipe.decayed_variables, v.op.name)]
-  if not decayed:
-    raise UserError(f'decayed_variables={recipe.decayed_variables}: is the '
-                    'name of no variable')
-  return recipe.weight_decay * tf.add_n([tf.nn.l2_loss(v) for v in decayed])
+  return recipe.weight_decay * tf.add_n([
+      tf.nn.l2_loss(v)
+      for v in _matching(recipe, 'decayed_variables', variables)])
+
+
+def _matching(recipe, field, variables):
+  """Returns the variables whose names the regular expression matches."""
+  pattern = getattr(recipe, field)
+  found = [v for v in variables if re.fullmatch(pattern, v.op.name)]
+  if not found:
+    raise UserError(f'recipe: {field}={pattern}: is the name of no variable')
+  return found

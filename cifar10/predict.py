@@ -72,6 +72,7 @@ def main(arguments):
   if not arguments:
     raise UserError('expected image files, folders or patterns: '
                     'python -m cifar10.predict IMAGE...')
+  sys.stdout.reconfigure(errors='backslashreplace')  # Names can be any bytes.
   paths = image_files.find(arguments)
   class_names = trained.run_of(FLAGS.checkpoint_dir).record_format.class_names
   path_width = min(max(map(len, paths)), 60)

@@ -40,6 +40,9 @@ class Recipe:
     warmup_epochs: it also rises from 0 during so many epochs.
     weight_decay: factor of the L2 loss, sum(w**2) / 2, of the variables...
     decayed_variables: ...whose names this regular expression matches whole.
+    learning_rate_factor: how many times as fast variables learn...
+    scaled_variables: ...whose names this regular expression matches whole.
+    label_smoothing: the part of each label that goes to all classes alike.
     moving_average_decay: of the averages of the variables that evaluation
       uses; early on it is min(this, (1 + step) / (10 + step)). With 0, there
       are none.
@@ -63,6 +66,9 @@ class Recipe:
   warmup_epochs: float = field(0.0, minimum=0)
   weight_decay: float = field(0.0, minimum=0)
   decayed_variables: str = '.*/weights'
+  learning_rate_factor: float = field(1.0, minimum=0)
+  scaled_variables: str = ''
+  label_smoothing: float = field(0.0, minimum=0, maximum=1)
   moving_average_decay: float = field(0.0, minimum=0, maximum=1)
 
   def __post_init__(self):
@@ -78,18 +84,18 @@ class Recipe:
                       'epoch and factor, the epochs rising')
     object.__setattr__(self, 'knots', knots)
     fields.check(self, 'recipe: {}={}')
-    try:
-      re.compile(self.decayed_variables)
-    except re.error as e:
-      raise UserError(f'recipe: decayed_variables={self.decayed_variables}: '
-                      f'{e}') from e
+    for name in 'decayed_variables', 'scaled_variables':
+      try:
+        re.compile(getattr(self, name))
+      except re.error as e:
+        raise UserError(f'recipe: {name}={getattr(self, name)}: {e}') from e
 
   def crop(self, record_format):
     """Returns the side, in pixels, of the images that a network sees of records
     of a `records.Format`."""
     side = min(record_format.height, record_format.width)
     if self.crop_size <= 1:
-      return max(1, round(self.crop_size * side))
+      return min(side, max(2, round(self.crop_size * side)))
     if self.crop_size > side or self.crop_size % 1:
       raise UserError(
           f'recipe: crop_size={self.crop_size}: expected up to 1, or pixels up '

@@ -26,14 +26,14 @@ class Format:
 
   Attributes:
     height, width: of the image, in pixels.
-    depth: its channels, 3 for red, green, blue.
+    depth: its channels: 1 for grey, 3 for red, green, blue.
     skipped_bytes: at the start, before the label: CIFAR-100's superclass.
     label_bytes: of the label, the highest first.
     class_names: by label.
   """
   height: int = field(32, minimum=1, maximum=2**12)
   width: int = field(32, minimum=1, maximum=2**12)
-  depth: int = field(3, minimum=1, maximum=256)
+  depth: int = field(3, choices=(1, 3))
   skipped_bytes: int = field(0, minimum=0, maximum=255)
   label_bytes: int = field(1, minimum=1, maximum=2)
   class_names: tuple = CIFAR10_CLASSES
@@ -43,8 +43,13 @@ class Format:
     if isinstance(names, list):  # As JSON has them.
       object.__setattr__(self, 'class_names', tuple(names))
     fields.check(self, 'record format: {}={}')
-    if not all(isinstance(name, str) and name for name in names) or not (
-        0 < len(names) <= 256**self.label_bytes):
+    for name in names:
+      # One a line, and columns of tables.
+      if not isinstance(name, str) or not name.isprintable() or (
+          not name or name != name.strip()):
+        raise UserError(f'record format: {name!r}: expected the name of a '
+                        'class, of printable characters')
+    if not 0 < len(names) <= 256**self.label_bytes:
       raise UserError('record format: expected 1 to '
                       f'{256**self.label_bytes:,} class names, as '
                       f'{self.label_bytes} bytes tell apart')

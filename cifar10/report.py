@@ -6,9 +6,11 @@ import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
+from PIL import ImageOps
 
 _BINS = 15
-_MOST_CLASSES_IN_FULL = 20
+# So many classes fit a matrix with names; so many a matrix.
+_MOST_CLASSES_WITH_NAMES, _MOST_CLASSES = 20, 1000
 
 
 def describe(labels, probabilities, class_names):
@@ -27,14 +29,17 @@ def describe(labels, probabilities, class_names):
     among images of about the same; `classes`, by label, with their number of
     examples and the share of right ones (None without any); `confusion`, a
     matrix of counts, row for row the images of a class, by what they were
-    taken for.
+    taken for (None of more than a thousand classes).
   """
   count = len(class_names)
   order = (-probabilities).argsort(1, kind='stable')
   predicted = order[:, 0]
-  confusion = np.bincount(labels * count + predicted,
-                          minlength=count**2).reshape(count, count)
-  examples = confusion.sum(1)
+  confusion = None
+  if count <= _MOST_CLASSES:
+    confusion = np.bincount(labels * count + predicted, minlength=count**2
+                            ).reshape(count, count).tolist()
+  examples = np.bincount(labels, minlength=count)
+  right = np.bincount(labels[predicted == labels], minlength=count)
   return {
       'examples': len(labels),
       'precision_at_1': float((predicted == labels).mean()),
@@ -43,9 +48,9 @@ def describe(labels, probabilities, class_names):
           probabilities.max(1), predicted == labels),
       'classes': [{
           'name': name, 'examples': int(examples[i]),
-          'accuracy': float(confusion[i, i] / examples[i])
+          'accuracy': float(right[i] / examples[i])
           if examples[i] else None} for i, name in enumerate(class_names)],
-      'confusion': confusion.tolist()}
+      'confusion': confusion}
 
 
 def _calibration_error(confidences, right):
@@ -58,16 +63,18 @@ def _calibration_error(confidences, right):
 def table(description):
   """Returns what `describe()` returned, as text for people."""
   names = [one['name'] for one in description['classes']]
-  confusion = np.array(description['confusion'])
+  confusion = description['confusion'] and np.array(description['confusion'])
   width = max(map(len, [*names, 'all']))
   lines = [f'{"":{width}}  examples  accuracy  most often taken for']
   for i, one in enumerate(description['classes']):
     if not one['examples']:
       continue
-    wrong = confusion[i] * (np.arange(len(names)) != i)
-    often = ', '.join(
-        f'{names[j]} {wrong[j] / one["examples"]:.1%}'
-        for j in (-wrong).argsort(kind='stable')[:3] if wrong[j])
+    often = ''
+    if confusion is not None:
+      wrong = confusion[i] * (np.arange(len(names)) != i)
+      often = ', '.join(
+          f'{names[j]} {wrong[j] / one["examples"]:.1%}'
+          for j in (-wrong).argsort(kind='stable')[:3] if wrong[j])
     lines.append(f'{one["name"]:{width}}  {one["examples"]:8,}  '
                  f'{one["accuracy"]:8.1%}  {often}')
   lines.append(
@@ -75,7 +82,7 @@ def table(description):
       f'{description["precision_at_1"]:8.1%}  among the first three: '
       f'{description["precision_at_3"]:.1%}; expected calibration error: '
       f'{description["expected_calibration_error"]:.1%}')
-  if len(names) <= _MOST_CLASSES_IN_FULL:
+  if len(names) <= _MOST_CLASSES_WITH_NAMES:
     cell = max(5, len(str(confusion.max())) + 1)
     lines += ['', 'Images of a class (row) by what they were taken for:',
               ' ' * width + ''.join(f'{name[:cell - 1]:>{cell}}'
@@ -95,37 +102,34 @@ def confusion_picture(description):
   names = [one['name'] for one in description['classes']]
   shares = np.array(description['confusion'], float)
   shares /= shares.sum(1, keepdims=True).clip(1)
-  annotated = len(names) <= _MOST_CLASSES_IN_FULL
-  cell = 44 if annotated else max(4, 800 // len(names))
+  # Right is green, wrong is red; the square root shows rare mistakes.
+  depth = np.sqrt(shares)[..., np.newaxis]
+  colors = np.where(np.eye(len(names), dtype=bool)[..., np.newaxis],
+                    255 - depth * [225, 110, 190], 255 - depth * [20, 225, 225])
+  annotated = len(names) <= _MOST_CLASSES_WITH_NAMES
+  cell = 44 if annotated else max(1, 1000 // len(names))
+  side = cell * len(names)
+  matrix = Image.fromarray(colors.astype(np.uint8)).resize((side, side),
+                                                           Image.NEAREST)
+  if not annotated:
+    return matrix
   font = ImageFont.load_default(14)
   margin = max(int(font.getlength(name)) for name in names) + 12
-  if not annotated:
-    margin = 24
-  side = cell * len(names)
   picture = Image.new('RGB', (margin + side + 1, margin + side + 1), 'white')
+  picture.paste(matrix, (margin, margin))
   draw = ImageDraw.Draw(picture)
+  for i, name in enumerate(names):
+    start = margin + i * cell
+    draw.text((margin - 6, start + cell / 2), name, 'black', font, 'rm')
+    upright = Image.new('RGB', (margin, cell), 'white')
+    ImageDraw.Draw(upright).text((6, cell / 2), name, 'black', font, 'lm')
+    picture.paste(upright.rotate(90, expand=True), (start, 0))
   for (row, column), share in np.ndenumerate(shares):
     x, y = margin + column * cell, margin + row * cell
-    # Right is green, wrong is red; the square root shows rare mistakes.
-    depth = share**0.5
-    color = (tuple(np.int32([255 - 225 * depth, 255 - 110 * depth,
-                             255 - 190 * depth]).tolist()) if row == column
-             else tuple(np.int32([255 - 20 * depth, 255 - 225 * depth,
-                                  255 - 225 * depth]).tolist()))
-    draw.rectangle([x, y, x + cell, y + cell], color,
-                   '#cccccc' if annotated else None)
-    if annotated and share >= 0.005:
+    draw.rectangle([x, y, x + cell, y + cell], None, '#cccccc')
+    if share >= 0.005:
       draw.text((x + cell / 2, y + cell / 2), f'{100 * share:.0f}',
-                'white' if depth > 0.75 else 'black', font, 'mm')
-  if annotated:
-    upright = Image.new('RGB', (side, margin), 'white')
-    for i, name in enumerate(names):
-      draw.text((margin - 6, margin + (i + 0.5) * cell), name, 'black', font,
-                'rm')
-      label = Image.new('RGB', (margin, cell), 'white')
-      ImageDraw.Draw(label).text((6, cell / 2), name, 'black', font, 'lm')
-      upright.paste(label.rotate(90, expand=True), (i * cell, 0))
-    picture.paste(upright, (margin + 1, 0))
+                'white' if share > 0.56 else 'black', font, 'mm')
   return picture
 
 
@@ -175,8 +179,9 @@ def thumbnail(pixels, side):
   if pixels.shape[2] == 1:
     pixels = pixels.repeat(3, 2)
   enlarged = side >= max(pixels.shape[:2])
-  return Image.fromarray(np.ascontiguousarray(pixels)).resize(
-      (side, side), Image.NEAREST if enlarged else Image.BOX)
+  return ImageOps.pad(Image.fromarray(np.ascontiguousarray(pixels)),
+                      (side, side), Image.NEAREST if enlarged else Image.BOX,
+                      'white')
 
 
 def png(picture):

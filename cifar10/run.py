@@ -58,7 +58,7 @@ class Run:
   data_dir: str = '/tmp/cifar10_data'
   data_url: tuple = ()
   dataset: Optional[str] = None
-  record_format: records.Format = records.CIFAR10
+  record_format: Optional[records.Format] = None
   network: str = 'convnet'
   recipe: Optional[Recipe] = None
   init_from: Optional[str] = None
@@ -103,7 +103,8 @@ class Run:
             'dtype': self.dtype, 'seed': self.seed,
             'global batch': self.global_batch,
             'number of training records': self.num_examples,
-            'checksum of the training records': self.checksum, **recipe}
+            'checksum of the training records': self.checksum,
+            'record format': self.record_format, **recipe}
 
 
 def path(train_dir):
@@ -141,7 +142,7 @@ def load(train_dir):
                        f'program of version {VERSION}')
     run = description['run']
     run['recipe'] = Recipe(**run['recipe'])
-    if 'record_format' in run:  # Earlier ones were all CIFAR-10's.
+    if run.get('record_format'):
       run['record_format'] = records.Format(**run['record_format'])
     return Run(**run)
   except (UserError, ValueError, KeyError, TypeError, RecursionError) as e:

@@ -38,9 +38,10 @@ def histogram(tag, values):
 
 def image(tag, images, max_images=3):
   """Collects the first pictures of an [n, height, width, depth] batch, each
-  scaled to its own range, under `tag/image/0` and so on."""
+  scaled to its own range, under `tag/image/0` and so on. Of more than three
+  channels, the first three are shown."""
   with tf.device('/cpu:0'):
-    images = tf.cast(images[:max_images], tf.float32)
+    images = tf.cast(images[:max_images, ..., :3], tf.float32)
   _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=images,
            max_images=max_images)
 
@@ -63,7 +64,8 @@ def filters(tag, weights):
     return
   with tf.device('/cpu:0'):
     # Of very many weights a part, as the picture goes with each summary.
-    weights = weights[..., :2**14 // (weights.shape[0] * weights.shape[1])]
+    weights = weights[..., :max(
+        1, 2**14 // (weights.shape[0] * weights.shape[1]))]
     height, width, depth, count = weights.shape.as_list()
     low, high = tf.reduce_min(weights), tf.reduce_max(weights)
     tiles = (weights - low) * 255 / tf.maximum(high - low, 1e-12)

@@ -46,7 +46,7 @@ def train(run, fresh=False, hooks=(), augment=None):
         tf.identity(tf.train.get_or_create_global_step()), index=0, count=1)
     logits = network.inference(images, data.format.num_classes, tower)
     training.initialize(run)
-    losses = model.loss(logits, labels)
+    losses = model.loss(logits, labels, run.recipe.label_smoothing)
     gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)

@@ -1,6 +1,7 @@
 """A trained network, to be used outside training: what it is, its graph, its
 variables."""
 
+import dataclasses
 import os
 
 import tensorflow.compat.v1 as tf
@@ -10,6 +11,7 @@ from cifar10 import filesystem
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
+from cifar10 import records
 from cifar10 import run as run_lib
 from cifar10 import training
 from cifar10 import UserError
@@ -22,8 +24,11 @@ class CheckpointGone(Exception):
 def run_of(checkpoint_dir):
   """Returns the `Run` whose checkpoints a directory holds; without run.json,
   they are the 2016 code's, which trained the tutorial's network."""
-  return run_lib.load(checkpoint_dir) or run_lib.Run(dataset='cifar10',
-                                                     recipe=model.RECIPE)
+  run = run_lib.load(checkpoint_dir) or run_lib.Run(dataset='cifar10',
+                                                    recipe=model.RECIPE)
+  if run.record_format is None:  # Of the time before it was noted.
+    run = dataclasses.replace(run, record_format=records.CIFAR10)
+  return run
 
 
 def device(name):

@@ -62,6 +62,7 @@ def prepare(run, augment=None):
     raise UserError('--holdout: --input=queue reads whole files')
   # Of the images there are: published sizes are for 32x32.
   recipe = dataclasses.replace(recipe, crop_size=recipe.crop(data.format))
+  networks.check(run.network, recipe, data.format)
   run = dataclasses.replace(
       run, recipe=recipe, dataset=data.name, record_format=data.format,
       num_examples=num_examples, checksum=data.checksum,
@@ -121,8 +122,9 @@ def _check_same_run(run):
       raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
                       f'there is no telling what they are: {ways_out}')
     return
-  if old.checksum is None:  # Of the time before it was noted.
-    old = dataclasses.replace(old, checksum=run.checksum)
+  for name in 'checksum', 'record_format':
+    if getattr(old, name) is None:  # Of the time before it was noted.
+      old = dataclasses.replace(old, **{name: getattr(run, name)})
   was, wanted = old.identity(), run.identity()
   different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
                for name in {**was, **wanted}

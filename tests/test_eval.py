@@ -215,6 +215,16 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
     eval_lib.evaluate(str(copy_of_trained), eval_dir, run_once=True)
 
 
+def test_records_of_another_kind(trained, data_dir, tmp_path):
+  """Of the same names, but not what the network was trained for."""
+  shutil.copytree(data_dir, tmp_path / 'data')
+  names = tmp_path / 'data' / 'cifar-10-batches-bin' / 'batches.meta.txt'
+  names.write_text(names.read_text().replace('bird', 'bee'))
+  with pytest.raises(UserError, match="'bee', .* but the run was trained on"):
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      data_dir=str(tmp_path / 'data'), run_once=True)
+
+
 @pytest.mark.parametrize('name, step', [
     ('/a/model.ckpt-0', 0), ('model.ckpt-12345', 12345), ('/b-7/x-1-22', 22)])
 def test_step_of(name, step):
@@ -233,7 +243,7 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
                     f'--eval_dir={eval_dir}', '--eval_interval_secs=0')
   assert 'No checkpoint in' in evaluator.stdout.readline()
   trainer = start('train', f'--data_dir={data_dir}', f'--train_dir={train_dir}',
-                  '--batch_size=8', '--max_steps=500', '--checkpoint_steps=25',
+                  '--batch_size=8', '--max_steps=800', '--checkpoint_steps=50',
                   '--keep_checkpoints=1')
   assert trainer.wait(timeout=120) == 0
   out, err = evaluator.communicate(timeout=60)
@@ -241,8 +251,8 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
   assert 'Traceback' not in err
   steps = [int(step) for step in re.findall(r'\(step (\d+), 130 examples', out)]
   assert steps == sorted(set(steps))
-  assert len(steps) > 1 and steps[-1] == 500
-  assert not [step for step in steps if step % 25]
+  assert len(steps) > 1 and steps[-1] == 800
+  assert not [step for step in steps if step % 50]
   assert {step for _, step in summaries_of(eval_dir)} == set(steps)
 
 

@@ -71,6 +71,13 @@ def test_pictures_are_resized_with_antialiasing(tmp_path):
       6, 8, 3)
 
 
+@pytest.mark.parametrize('name', ['a.bmp', 'a.gif', 'a.jpg'])
+def test_grey_records_of_any_file(tmp_path, name):
+  path = save(tmp_path / name, np.full((6, 8, 3), 120, np.uint8))
+  image = read_one(path, records.Format(6, 8, depth=1))
+  np.testing.assert_allclose(image, np.full((6, 8, 1), 120), atol=2)
+
+
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'LA', 'P', '1'])
 def test_color_or_not(tmp_path, mode):
   grey = np.uint8([[[0] * 3, [255] * 3] * 4] * 6)
@@ -120,6 +127,8 @@ def test_find(tmp_path, monkeypatch):
     (tmp_path / name).write_bytes(b'')
   assert image_files.find(['b', 'x.gif', '[1].bmp', 'b/notes.txt']) == [
       'b/2.PNG', 'b/c/1.jpeg', 'x.gif', '[1].bmp', 'b/notes.txt']
+  # A pattern of folders means what is in them; of both, the files.
+  assert image_files.find(['?', 'b*']) == ['b/2.PNG', 'b/c/1.jpeg'] * 2
   assert image_files.find(['**/*.jpeg', '*.gif', 'none/*.png', 'gone']) == [
       'b/c/1.jpeg', 'x.gif', 'none/*.png', 'gone']
 

@@ -101,12 +101,43 @@ def test_csv(tmp_path, headline, labels, names):
     ('a.png,1\n\nb.png,2,3', "list.csv: line 3: 'b.png,2,3', expected"),
     ('a.png,', "line 1: 'a.png,', expected"),
     ('', 'list.csv: has no pictures to train on'),
+    ('a,1\n' * 3 + '"' + 'x' * 200000, 'is no list of PATH,LABEL: field lar'),
     ('gone.png,1\ngone2.png,1', 'no picture could be read to train on')])
 def test_lists_that_are_none(tmp_path, text, message):
   (tmp_path / 'list.csv').write_text(text)
   with pytest.raises(UserError, match=message):
     importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 4, 0.5)
   assert not [name for name in os.listdir(tmp_path) if 'own' in name]
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path):
+  for i in range(4):
+    save(tmp_path / f'{i}.png', i, 0, 0)
+  (tmp_path / 'list.csv').write_bytes(
+      b'\xef\xbb\xbf0.png,a\r\n1.png,a\r\n"2.png","b\xe2\x80\xa8"\r\n'
+      b'3.png,b\r\n')
+  importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 4, 0.5)
+  record_format, train_records, test_records = contents(tmp_path / 'own')
+  assert record_format.class_names == ('a', 'b')
+  assert sorted(color[0] for _, color in train_records + test_records) == [
+      0, 1, 2, 3]
+
+
+def test_folders_that_are_no_classes(tmp_path, capsys):
+  for folder in 'train/a', 'valid/a', 'test/a':
+    save(tmp_path / 'p' / folder / 'x.png', 1, 0, 0)
+  with pytest.raises(UserError, match='folders test, train, valid. Expected'):
+    importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.5)
+  for i in range(3):
+    save(tmp_path / 'q' / 'a' / f'{i}.png', 1, 0, 0)
+  (tmp_path / 'q' / 'a' / 'x.webp').write_bytes(b'')
+  importers.import_folders(tmp_path / 'own', tmp_path / 'q', 4, 0.5)
+  assert 'q: 1 files are not pictures in folders' in capsys.readouterr().err
+  for name in 'a\nb', 'a\tb', '\udcff':
+    save(tmp_path / repr(name) / name / '0.png', 1, 0, 0)
+    save(tmp_path / repr(name) / name / '1.png', 1, 0, 0)
+    with pytest.raises(UserError, match='expected the name of a class'):
+      importers.import_folders(tmp_path / 'new', tmp_path / repr(name), 4, 0.5)
 
 
 def test_more_than_256_classes(tmp_path):
@@ -136,7 +167,7 @@ def test_broken_pictures(pictures, tmp_path, capfd):
 
 def test_files_are_of_bounded_size(pictures, tmp_path, monkeypatch):
   monkeypatch.setattr(importers, '_FILE_BYTES', 200)
-  monkeypatch.setattr(importers, '_CHUNK', 2)
+  monkeypatch.setattr(importers, '_CHUNK_BYTES', 49)
   importers.import_folders(tmp_path / 'own', pictures, 4, 0.2)
   data = directories.read('own', tmp_path / 'own')
   # 49 bytes a record, 2 a chunk: a new file after 6.
@@ -203,7 +234,7 @@ def test_own_records_are_found_and_kept(run_program, pictures, tmp_path):
     ('format.json', '[]', 'is no JSON object: expected an object'),
     ('format.json', '{', 'is no JSON object'),
     ('format.json', '[' * 100000, 'is no JSON object'),
-    ('batches.meta.txt', 'a\n\nb', 'class names')])
+    ('batches.meta.txt', 'a\n\nb', "'': expected the name of a class")])
 def test_a_description_that_is_none(pictures, tmp_path, name, text, message):
   importers.import_folders(tmp_path / 'own', pictures, 4, 0.2)
   (tmp_path / 'own' / 'checksums.txt').unlink()

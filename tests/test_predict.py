@@ -207,6 +207,7 @@ def test_pictures_of_any_size(exported, trained, tmp_path):
 
 def test_tflite(trained, pictures, evaluated, tmp_path):
   directory, _ = export.export(trained.train_dir, tmp_path, 'tflite')
+  assert directory == tmp_path / 'tflite' / '1'
   assert os.listdir(directory) == ['model.tflite']
   classify = Interpreter(str(directory / 'model.tflite')).get_signature_runner(
       'images')

@@ -5,29 +5,30 @@ import tensorflow.compat.v1 as tf
 from cifar10 import records
 from cifar10 import UserError
 
-# 2 pixels high, 3 wide, 2 channels: 13 bytes a record.
-TINY = records.Format(height=2, width=3, depth=2, class_names=('a', 'b', 'c'))
-RECORDS = bytes([1, *range(10, 22),
-                 2, *range(100, 112)])
+# 2 pixels high, 3 wide, 3 channels: 19 bytes a record.
+TINY = records.Format(height=2, width=3, class_names=('a', 'b', 'c'))
+RECORDS = bytes([1, *range(10, 28),
+                 2, *range(100, 118)])
 
 
 def test_parse_turns_planes_into_pixels():
   with tf.Graph().as_default(), tf.Session() as session:
-    data = tf.reshape(tf.decode_raw(RECORDS, tf.uint8), [-1, 13])
+    data = tf.reshape(tf.decode_raw(RECORDS, tf.uint8), [-1, 19])
     images, labels = session.run(records.parse(data, TINY))
   assert images.dtype == np.uint8
   assert labels.dtype == np.int32
   assert labels.tolist() == [1, 2]
-  assert images[0].tolist() == [[[10, 16], [11, 17], [12, 18]],
-                                [[13, 19], [14, 20], [15, 21]]]
-  assert images[1, 1, 2].tolist() == [105, 111]
+  assert images[0].tolist() == [
+      [[10, 16, 22], [11, 17, 23], [12, 18, 24]],
+      [[13, 19, 25], [14, 20, 26], [15, 21, 27]]]
+  assert images[1, 1, 2].tolist() == [105, 111, 117]
 
 
 def test_write_makes_the_bytes_that_parse_reads(tmp_path):
-  images = np.uint8([[[[10, 16], [11, 17], [12, 18]],
-                      [[13, 19], [14, 20], [15, 21]]]])
+  images = np.uint8([[[[10, 16, 22], [11, 17, 23], [12, 18, 24]],
+                      [[13, 19, 25], [14, 20, 26], [15, 21, 27]]]])
   records.write(tmp_path / 'a.bin', images, [1])
-  assert (tmp_path / 'a.bin').read_bytes() == RECORDS[:13]
+  assert (tmp_path / 'a.bin').read_bytes() == RECORDS[:19]
 
 
 # CIFAR-100 has a byte before the label; more than 256 classes need two for it.
@@ -59,9 +60,13 @@ def test_the_byte_of_a_wrong_label_is_told(tmp_path):
 @pytest.mark.parametrize('values, message', [
     ({'height': 0}, 'height=0: expected 1 or more'),
     ({'depth': 'x'}, 'depth=x: expected an integer'),
+    ({'depth': 2}, 'depth=2: expected 1 or 3'),
     ({'label_bytes': 3}, 'label_bytes=3: expected 2 or less'),
     ({'class_names': ()}, 'expected 1 to 256 class names'),
-    ({'class_names': ('a', '')}, 'expected 1 to 256 class names'),
+    ({'class_names': ('a', '')}, "'': expected the name of a class"),
+    ({'class_names': ('a\nb',)}, 'expected the name of a class'),
+    ({'class_names': (' a',)}, 'expected the name of a class'),
+    ({'class_names': ('\udcff',)}, 'expected the name of a class'),
     ({'class_names': tuple('x' * 257)}, 'expected 1 to 256 class names')])
 def test_bad_formats(values, message):
   with pytest.raises(UserError, match=message):
@@ -71,7 +76,7 @@ def test_bad_formats(values, message):
 @pytest.mark.parametrize('label', [-1, 256])
 def test_write_refuses_labels_that_do_not_fit_a_byte(tmp_path, label):
   with pytest.raises(ValueError):
-    records.write(tmp_path / 'a.bin', np.zeros([1, 2, 3, 2]), [label])
+    records.write(tmp_path / 'a.bin', np.zeros([1, 2, 3, 3]), [label])
 
 
 def test_read_and_count(tmp_path):
@@ -82,10 +87,10 @@ def test_read_and_count(tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
-    (b'', 'size is 0 bytes, expected a positive multiple of .* 13'),
-    (RECORDS[:-1], 'size is 25 bytes, expected a positive multiple of .* 13'),
-    (RECORDS + bytes([3]) + bytes(12) + bytes([255]) + bytes(12),
-     r'record 2 \(byte 26\) has label 3, expected 0 to 2; 2 such records'),
+    (b'', 'size is 0 bytes, expected a positive multiple of .* 19'),
+    (RECORDS[:-1], 'size is 37 bytes, expected a positive multiple of .* 19'),
+    (RECORDS + bytes([3]) + bytes(18) + bytes([255]) + bytes(18),
+     r'record 2 \(byte 38\) has label 3, expected 0 to 2; 2 such records'),
 ])
 def test_read_says_what_is_wrong(tmp_path, content, message):
   path = tmp_path / 'bad.bin'

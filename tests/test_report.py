@@ -1,8 +1,10 @@
 """What an evaluation tells, beside precision and cross-entropy."""
 
+import contextlib
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -79,11 +81,24 @@ def test_confusion_picture():
   # Names stand beside it and above.
   assert pixels[margin:, :margin].min() < 100
   assert pixels[:margin, margin:].min() < 100
-  for count in 1, 21, 1000:
+  for count in 1, 20, 21, 1000:
     labels = np.arange(count)
     picture = report.confusion_picture(report.describe(
         labels, np.eye(count, dtype=np.float32), list(map(str, labels))))
-    assert max(picture.size) < 5000
+    assert max(picture.size) <= 1000
+    assert np.asarray(picture)[-5, -5].tolist() == [30, 145, 65]  # Right.
+
+
+def test_very_many_classes():
+  """A matrix of them all would take gigabytes."""
+  labels = np.arange(3) + 65000
+  probabilities = np.zeros([3, 65536], np.float32)
+  probabilities[range(3), labels] = 1
+  found = report.describe(labels, probabilities, list(map(str, range(65536))))
+  assert found['precision_at_1'] == 1 and found['confusion'] is None
+  assert found['classes'][65001] == {'name': '65001', 'examples': 1,
+                                     'accuracy': 1}
+  assert len(report.table(found).splitlines()) == 5
 
 
 def test_most_confident_mistakes():
@@ -209,15 +224,36 @@ def test_keep_best(trained, tmp_path, monkeypatch, capsys):
   assert capsys.readouterr().out.count('The best so far') == 2
   assert {name for name in os.listdir(best) if 'ckpt' in name} == {
       'model.ckpt-4.index', 'model.ckpt-4.data-00000-of-00001'}
-  assert json.loads((best / 'best.json').read_text()) == {
-      'precision': 0.5, 'step': 4}
+  assert json.loads((best / 'best.json').read_text()) == {'2': 0.3, '4': 0.5}
   # It evaluates as what it is a copy of.
-  eval_lib.evaluate(str(best), str(tmp_path / 'eval2'), eval_data='holdout',
-                    run_once=True)
+  eval_lib.evaluate(str(best), str(tmp_path / 'eval2'), eval_data='holdout')
   copied = capsys.readouterr().out.split('precision')[1]
   expected = real(f'{trained.train_dir}/model.ckpt-4', trained, dataset.ensure(
       'cifar10', trained.data_dir), 'holdout')
   assert f"@ 1 = {expected.metrics['Precision @ 1']:.3f} (step 4" in copied
+
+  # A checkpoint that the trainer deletes before it is copied takes the place of
+  # none; nor does it if this is interrupted, whatever is then found next.
+  def delete_and_copy(path, directory):
+    os.remove(shutil.copytree(trained.train_dir, tmp_path / 'gone')
+              / 'model.ckpt-6.data-00000-of-00001')
+    copy(str(tmp_path / 'gone' / 'model.ckpt-6'), directory)
+
+  def be_interrupted(path, directory):
+    raise KeyboardInterrupt
+
+  copy = checkpoints.copy
+  monkeypatch.setattr(eval_lib.evaluation, 'evaluate', evaluate)
+  for precisions[6], happens, error in (
+      (0.9, delete_and_copy, ()), (0.9, be_interrupted, KeyboardInterrupt),
+      (0.45, copy, ())):
+    monkeypatch.setattr(checkpoints, 'copy', happens)
+    with contextlib.suppress(error):
+      eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                        eval_data='holdout', run_once=True,
+                        keep_best=str(best))
+    assert checkpoints.newest(best) == f'{best}/model.ckpt-4'
+  monkeypatch.undo()
 
   other = train.train(run_lib.Run(
       train_dir=str(tmp_path / 'other'), data_dir=trained.data_dir, seed=2,
@@ -225,6 +261,16 @@ def test_keep_best(trained, tmp_path, monkeypatch, capsys):
   with pytest.raises(UserError, match='holds the best of another run'):
     eval_lib.evaluate(other.train_dir, str(tmp_path / 'eval'),
                       eval_data='holdout', run_once=True, keep_best=str(best))
+  (best / 'best.json').write_text('[1]')
+  with pytest.raises(UserError, match='best.json: is no table of precisions'):
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      eval_data='holdout', run_once=True, keep_best=str(best))
+  with pytest.raises(UserError, match='first: holds other checkpoints'):
+    shutil.copytree(trained.train_dir, tmp_path / 'first')
+    os.remove(tmp_path / 'first' / 'run.json')
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      eval_data='holdout', run_once=True,
+                      keep_best=str(tmp_path / 'first'))
   with pytest.raises(UserError, match='add --eval_data=holdout'):
     eval_lib.evaluate(other.train_dir, str(tmp_path / 'eval'),
                       keep_best=str(best))

@@ -49,6 +49,7 @@ def test_units_of_dense_layers_are_pictures_too():
   assert inside.sum() == 255
   # Of very many a part.
   assert picture_of(np.ones([32 * 32, 500])).shape[:2] == (4 * 34, 4 * 34)
+  assert picture_of(np.ones([200 * 200, 3])).shape[:2] == (202, 202)
 
 
 @pytest.mark.parametrize('shape', [(3, 3, 16, 8), (50, 10), (7,)])

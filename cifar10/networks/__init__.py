@@ -15,9 +15,13 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from cifar10 import filesystem
+from cifar10 import inputs
 from cifar10 import look_up
 from cifar10 import model
 from cifar10 import records
+from cifar10 import UserError
+from cifar10.networks import airnet
 from cifar10.networks import baseline_cnn
 from cifar10.networks import improved_cnn
 from cifar10.networks import local
@@ -33,12 +37,27 @@ NETWORKS = {
     'baseline_cnn': baseline_cnn,
     'improved_cnn': improved_cnn,
     'resnet32': resnet32,
+    'airnet': airnet,
 }
 
 
 def find(name):
   """Returns the network of that name; UserError without one."""
   return look_up(name, NETWORKS, 'network')
+
+
+def check(name, recipe, record_format):
+  """Raises UserError if a network cannot take the images of its recipe."""
+  with tf.Graph().as_default():
+    f = record_format
+    images = inputs.images_of(recipe, f, augment=tf.identity).preprocess(
+        tf.zeros([1, f.height, f.width, f.depth], tf.uint8))
+    try:
+      find(name).inference(images, f.num_classes)
+    except ValueError as e:
+      raise UserError(
+          f'{name} cannot take images of {recipe.crop(f)}x{recipe.crop(f)}: '
+          f'{filesystem.reason(e)}') from e
 
 
 def table():
@@ -67,11 +86,12 @@ class Size(NamedTuple):
 
 def size(network, record_format=records.CIFAR10, recipe=None):
   """Returns the `Size` of a network, by its own `Recipe` or another one."""
-  side = (recipe or network.RECIPE).crop(record_format)
+  f = record_format
   with tf.Graph().as_default():
-    logits = network.inference(
-        tf.zeros([1, side, side, record_format.depth]),
-        record_format.num_classes)
+    preprocess = inputs.images_of(recipe or network.RECIPE, f).preprocess
+    images = tf.stop_gradient(preprocess(
+        tf.zeros([1, f.height, f.width, f.depth], tf.uint8)))
+    logits = network.inference(images, f.num_classes)
     variables = tf.trainable_variables()
     gradients = tf.gradients(logits, variables)
     return Size(sum(v.shape.num_elements() for v in variables),
