@@ -110,6 +110,53 @@ def test_affine_takes_the_nearest_pixel_from_outside():
   np.testing.assert_allclose(out, 7, rtol=1e-5)
 
 
+def test_reflect_crop_mirrors_the_border():
+  images = np.random.default_rng(0).integers(0, 256, (200, 6, 6, 1), np.uint8)
+  found = evaluate(augmentation.reflect_crop, images, 6, np.int64([1, 2]))
+  padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), 'reflect')
+  seen = set()
+  for one, original in zip(found, padded):
+    places = {(y, x, flip) for y in range(5) for x in range(5)
+              for flip in (1, -1)
+              if (original[y:y + 6, x:x + 6][:, ::flip] == one).all()}
+    assert len(places) == 1
+    seen |= places
+  assert len(seen) > 45  # Of 50.
+
+
+def test_views_for_the_test():
+  images = np.random.default_rng(0).integers(0, 256, (3, 5, 6, 2), np.uint8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    views = session.run(augmentation.test_views(tf.constant(images)))
+  up = np.pad(images, ((0, 0), (1, 0), (1, 0), (0, 0)), 'reflect')[:, :5, :6]
+  down = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), 'reflect')[:, 1:, 1:]
+  expected = [view for image in (images, up, down)
+              for view in (image, image[:, :, ::-1])]
+  np.testing.assert_array_equal(views, np.concatenate(expected))
+  assert sum(augmentation.TEST_VIEW_WEIGHTS) == 1
+  assert len(augmentation.TEST_VIEW_WEIGHTS) == 6
+
+
+def test_whitened_patches_are_decorrelated():
+  """Of what was measured, mean square 1 and no correlation; the first channel
+  varied most."""
+  rng = np.random.default_rng(0)
+  noise = rng.normal(size=(200, 9, 9, 3))
+  images = (noise + np.roll(noise, 1, 1) + noise.sum(3, keepdims=True)) * 20
+  images = (images + 128).clip(0, 255).astype(np.uint8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    statistics = augmentation.statistics_variables('whiten', [9, 9, 3],
+                                                   lambda: images)
+    outputs = augmentation.whiten(tf.constant(images), statistics)
+    session.run(tf.global_variables_initializer())
+    found, kernel = session.run([outputs, statistics['whitening']])
+  assert found.shape == (200, 8, 8, 12)
+  flat = found.reshape(-1, 12)
+  np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(12), atol=0.02)
+  norms = np.sqrt((kernel**2).sum((0, 1, 2)))
+  assert (np.diff(norms) > 0).all()
+
+
 @pytest.mark.parametrize('name', augmentation.AUGMENTATIONS)
 def test_augmentations_are_functions_of_their_seed(name):
   augment = augmentation.AUGMENTATIONS[name]

@@ -24,8 +24,8 @@ from tests.conftest import read_checkpoint
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_logits_are_those_of_float32_but_for_rounding(name):
   network = networks.NETWORKS[name]
-  side = network.RECIPE.crop(records.CIFAR10)
-  images = np.random.default_rng(0).normal(size=(4, side, side, 3))
+  images = np.random.default_rng(0).normal(size=(4, *networks.input_shape(
+      network.RECIPE, records.CIFAR10)))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
     logits = []

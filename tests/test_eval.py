@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from cifar10 import augmentation
 from cifar10 import checkpoints
 from cifar10 import dataset
 from cifar10 import eval as eval_lib
@@ -18,6 +19,7 @@ from cifar10 import model
 from cifar10 import records
 from cifar10 import run as run_lib
 from cifar10 import train
+from cifar10 import trained as trained_lib
 from cifar10 import UserError
 from tests.conftest import summaries_of
 from tests.test_model import SHAPES
@@ -72,6 +74,27 @@ def test_metrics_equal_numpys_whatever_the_batches(
   assert result.metrics['Precision @ 1'] == expected['Precision @ 1']
   np.testing.assert_allclose(result.metrics['cross_entropy'],
                              expected['cross_entropy'], rtol=1e-5)
+
+
+def test_test_time_augmentation(trained, tmp_path, capsys):
+  """Equals the weighted mean of the logits of each view by itself."""
+  data = dataset.ensure('cifar10', trained.data_dir)
+  checkpoint = f'{trained.train_dir}/model.ckpt-8'
+  result = evaluation.evaluate(checkpoint, trained, data, num_examples=7,
+                               tta=True, embeddings=3)
+  assert result.features.shape == (3, 192)
+  images = data.pick(data.test, range(7))
+  with tf.Graph().as_default(), tf.Session() as session:
+    views = augmentation.test_views(tf.constant(images))
+    logits = tf.log(trained_lib.probabilities(views, trained))
+    trained_lib.restore(session, checkpoint, True)
+    logits = session.run(logits).reshape(6, 7, 10)
+    # Softmax does not mind what is added to all logits of an image.
+    expected = session.run(tf.nn.softmax(np.tensordot(
+        [0.25, 0.25, 0.125, 0.125, 0.125, 0.125], logits, 1)))
+  np.testing.assert_allclose(result.probabilities, expected, rtol=1e-4)
+  eval_lib.evaluate(trained.train_dir, str(tmp_path), run_once=True, tta=True)
+  assert 'cifar10 test, test-time augmentation)' in capsys.readouterr().out
 
 
 def test_evaluations_leave_nothing_in_memory(trained):

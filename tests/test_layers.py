@@ -133,6 +133,35 @@ def test_batch_norm_equals_numpy(shape):
                              rtol=1e-3, atol=1e-4)
 
 
+def test_batch_norm_without_a_scale():
+  x = RNG.normal(3, 2, size=(50, 4))
+  with tf.Graph().as_default(), tf.Session() as session:
+    with tf.variable_scope('a'):
+      outputs = layers.batch_norm(tf.constant(x, tf.float32), tower(),
+                                  epsilon=0, scale=False)
+    assert [v.op.name for v in tf.trainable_variables()] == [
+        'a/batch_norm/offset']
+    found = run(outputs, session)
+  np.testing.assert_allclose(found, (x - x.mean(0)) / x.std(0), rtol=1e-3,
+                             atol=1e-4)
+
+
+@pytest.mark.parametrize('inputs, outputs', [(3, 5), (5, 3)])
+def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
+  images = np.float32(RNG.normal(size=(2, 6, 6, inputs)))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    found = run(layers.conv2d(tf.constant(images), 3, outputs, layers.dirac()),
+                session)
+    kernel = session.run(tf.trainable_variables()[0])
+  same = min(inputs, outputs)
+  np.testing.assert_allclose(found[..., :same], images[..., :same], rtol=1e-5)
+  others = kernel[..., inputs:]
+  limit = (9 * inputs)**-0.5
+  assert np.all(abs(others) <= limit)
+  assert not others.size or others.std() > limit / 3
+
+
 def dropped(step=0, index=0, count=1, n=4000, scope='d', seed=1, rate=0.3):
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(seed)
@@ -171,7 +200,8 @@ def test_dropout_leaves_evaluation_alone():
 @pytest.mark.parametrize('initializer, deviation, limit', [
     (layers.truncated_normal(0.1), 0.088, 0.2),
     (layers.glorot_uniform(), (2 / 500)**0.5, (6 / 500)**0.5),
-    (layers.he_normal(), (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796)])
+    (layers.he_normal(), (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796),
+    (layers.fan_in_uniform(), (1 / 600)**0.5, (1 / 200)**0.5)])
 def test_initializers(initializer, deviation, limit):
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)

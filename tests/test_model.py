@@ -180,6 +180,22 @@ def test_number_of_steps(num_examples, batch, steps):
   assert model.RECIPE.num_steps(num_examples, batch) == steps
 
 
+def test_label_smoothing():
+  logits = np.random.default_rng(0).normal(size=(6, 4)) * 3
+  labels = np.arange(6) % 4
+  with tf.Graph().as_default(), tf.Session() as session:
+    losses = model.loss(tf.constant(logits, tf.float32),
+                        tf.constant(labels, tf.int32), 0.2)
+    assert model.objective(losses) is losses['smoothed_cross_entropy']
+    found = session.run(losses)
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  wanted = 0.8 * np.eye(4)[labels] + 0.2 / 4
+  np.testing.assert_allclose(found['smoothed_cross_entropy'],
+                             -(wanted * log_p).sum(1).mean(), rtol=1e-5)
+  np.testing.assert_allclose(found['cross_entropy'],
+                             -log_p[range(6), labels].mean(), rtol=1e-5)
+
+
 def test_averages_of_losses_leave_out_what_is_not_finite():
   with tf.Graph().as_default(), tf.Session() as session:
     loss, step = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])

@@ -47,8 +47,13 @@ SIZES = {
         + 2 * (10 * 16 + 16 + 9 * 32 + 32 + 9 * 64 + 64) + 650,
         32**2 * 9 * (3 * 16 + 10 * 16**2) + 16**2 * (9 * (16 * 32 + 9 * 32**2)
                                                      + 16 * 32)
-        + 8**2 * (9 * (32 * 64 + 9 * 64**2) + 32 * 64) + 640)}
-WITH_BATCH_NORM = ('improved_cnn', 'resnet32')
+        + 8**2 * (9 * (32 * 64 + 9 * 64**2) + 32 * 64) + 640),
+    'airnet': (
+        24 + 9 * (24 * 64 + 64**2 + 64 * 256 + 3 * 256**2)
+        + 2 * (64 + 256 + 256) + 2560,
+        9 * (31**2 * 24 * 64 + 15**2 * (64**2 + 64 * 256)
+             + (2 * 7**2 + 3**2) * 256**2) + 2560)}
+WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet')
 
 
 @pytest.mark.parametrize('name', networks.NETWORKS)
@@ -59,18 +64,19 @@ def test_size(name):
   first = {'convnet': 24**2 * 75 * 64, 'local': 24**2 * 75 * 64,
            'softmax': 3072 * 10, 'two_layer_fc': 3072 * 120,
            'baseline_cnn': 30**2 * 27 * 32, 'improved_cnn': 32**2 * 27 * 32,
-           'resnet32': 32**2 * 27 * 16}[name]
+           'resnet32': 32**2 * 27 * 16,
+           'airnet': 0}[name]  # Its biases stand before the first product.
   assert size.training == 3 * size.inference - first
 
 
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_any_number_of_images(name):
   network = networks.NETWORKS[name]
-  side = network.RECIPE.crop(records.CIFAR10)
-  images = np.random.default_rng(0).normal(size=(3, side, side, 3))
+  shape = networks.input_shape(network.RECIPE, records.CIFAR10)
+  images = np.random.default_rng(0).normal(size=(3, *shape))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
-    placeholder = tf.placeholder(tf.float32, [None, side, side, 3])
+    placeholder = tf.placeholder(tf.float32, [None, *shape])
     logits = network.inference(placeholder, 7)
     session.run(tf.global_variables_initializer())
     three, one = (session.run(logits, {placeholder: x})
@@ -120,8 +126,10 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
       with tf.variable_scope('', reuse=i > 0):
         logits.append(network.inference(images[8 * i:8 * (i + 1)], 10,
                                         layers.Tower(step, i, 2)))
-    losses = model.loss(tf.concat(logits, 0), labels)
-    gradients = tf.gradients(losses['cross_entropy'], tf.trainable_variables())
+    losses = model.loss(tf.concat(logits, 0), labels,
+                        one.recipe.label_smoothing)
+    gradients = tf.gradients(model.objective(losses),
+                             tf.trainable_variables())
     training.loop(model.train(losses, gradients, one.recipe, 16,
                               one.num_examples), one)
   assert_close_checkpoints(two, one)
@@ -206,11 +214,11 @@ def test_a_mistake_in_a_recipe_can_be_mended(make_run):
 
 
 def test_what_is_decayed():
-  """The kernels and matrices of each recipe, and no scale or offset."""
+  """Kernels and matrices of each recipe, no scale or offset but airnet's."""
   for name, network in networks.NETWORKS.items():
     with tf.Graph().as_default():
-      side = network.RECIPE.crop(records.CIFAR10)
-      network.inference(tf.zeros([1, side, side, 3]), 10)
+      network.inference(tf.zeros([1, *networks.input_shape(
+          network.RECIPE, records.CIFAR10)]), 10)
       names = {v.op.name for v in tf.trainable_variables()}
     found = {v for v in names
              if re.fullmatch(network.RECIPE.decayed_variables, v)}
@@ -221,6 +229,8 @@ def test_what_is_decayed():
       assert len(found) == 1 + 30 + 2 + 2
     elif name == 'two_layer_fc':
       assert found == {'hidden/weights', 'softmax_linear/weights'}
+    elif name == 'airnet':
+      assert found == names
     else:
       assert network.RECIPE.weight_decay == 0
 

@@ -92,6 +92,24 @@ class NumpyAdam:
     return w - rate * self.m / (self.v**0.5 + recipe.epsilon)
 
 
+def test_variables_that_learn_faster():
+  """Their weight decay stays what it is."""
+  recipe = make_recipe(learning_rate=0.5, weight_decay=0.2,
+                       decayed_variables='.*', scaled_variables='b',
+                       learning_rate_factor=10)
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables = [tf.get_variable(name, initializer=[1.0]) for name in 'ab']
+    losses = {'cross_entropy': tf.add_n(variables)[0],
+              'Precision @ 1': tf.constant(0.0)}
+    step = model.train(losses, tf.gradients(losses['cross_entropy'], variables),
+                       recipe, 4, 12)
+    session.run(tf.global_variables_initializer())
+    session.run(step)
+    a, b = session.run(variables)
+  assert a[0] == pytest.approx(1 - 0.5 * (1 + 0.2))
+  assert b[0] == pytest.approx(1 - 0.5 * (10 + 0.2))
+
+
 @pytest.mark.parametrize('schedule, factor', SCHEDULES)
 @pytest.mark.parametrize('name, numpys', [
     ('sgd', NumpySgd), ('momentum', NumpyMomentum),

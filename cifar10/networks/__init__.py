@@ -46,17 +46,24 @@ def find(name):
   return look_up(name, NETWORKS, 'network')
 
 
+def input_shape(recipe, record_format):
+  """Returns [height, width, channels] of what a recipe makes of images."""
+  f = record_format
+  with tf.Graph().as_default():
+    preprocess = inputs.images_of(recipe, f, augment=tf.identity).preprocess
+    return preprocess(
+        tf.zeros([1, f.height, f.width, f.depth], tf.uint8)).shape[1:].as_list()
+
+
 def check(name, recipe, record_format):
   """Raises UserError if a network cannot take the images of its recipe."""
+  shape = input_shape(recipe, record_format)
   with tf.Graph().as_default():
-    f = record_format
-    images = inputs.images_of(recipe, f, augment=tf.identity).preprocess(
-        tf.zeros([1, f.height, f.width, f.depth], tf.uint8))
     try:
-      find(name).inference(images, f.num_classes)
+      find(name).inference(tf.zeros([1, *shape]), record_format.num_classes)
     except ValueError as e:
       raise UserError(
-          f'{name} cannot take images of {recipe.crop(f)}x{recipe.crop(f)}: '
+          f'{name} cannot take images of {shape[0]}x{shape[1]}: '
           f'{filesystem.reason(e)}') from e
 
 
@@ -86,12 +93,10 @@ class Size(NamedTuple):
 
 def size(network, record_format=records.CIFAR10, recipe=None):
   """Returns the `Size` of a network, by its own `Recipe` or another one."""
-  f = record_format
+  shape = input_shape(recipe or network.RECIPE, record_format)
   with tf.Graph().as_default():
-    preprocess = inputs.images_of(recipe or network.RECIPE, f).preprocess
-    images = tf.stop_gradient(preprocess(
-        tf.zeros([1, f.height, f.width, f.depth], tf.uint8)))
-    logits = network.inference(images, f.num_classes)
+    logits = network.inference(tf.zeros([1, *shape]),
+                               record_format.num_classes)
     variables = tf.trainable_variables()
     gradients = tf.gradients(logits, variables)
     return Size(sum(v.shape.num_elements() for v in variables),

@@ -12,10 +12,10 @@ from cifar10.recipe import Recipe
 
 WIDTHS = 64, 256, 256
 RECIPE = Recipe(
-    epochs=9.9, batch_size=512, normalization='whiten',
+    epochs=10.4, batch_size=512, normalization='whiten',
     augmentation='reflect_crop', optimizer='nesterov', momentum=0.85,
     learning_rate=1.5, learning_rate_batch=1024, schedule='linear',
-    knots=((0, 0.2), (2.3, 1), (9.9, 0.07)), weight_decay=0.00133,
+    knots=((0, 0.2), (2.4, 1), (10.4, 0.07)), weight_decay=0.00133,
     decayed_variables='.*', label_smoothing=0.2,
     scaled_variables='.*/batch_norm/offset', learning_rate_factor=64)
 PUBLISHED = '94.0%'
@@ -48,4 +48,4 @@ def _block(x, width, tower):
 
 
 def _batch_norm(x, tower):
-  return layers.batch_norm(x, tower, momentum=0.6, epsilon=1e-12, scale=False)
+  return layers.batch_norm(x, tower, momentum=0.9, epsilon=1e-12, scale=False)
