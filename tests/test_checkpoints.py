@@ -252,3 +252,16 @@ def test_any_damage_is_noticed_or_does_no_harm(tmp_path, capsys):
   # What is not noticed is padding.
   assert noticed > 1000
   assert f'{path}{DATA}: is damaged' in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_another(stopped,
+                                                                tmp_path):
+  checkpoints.copy(f'{stopped}/model.ckpt-2', tmp_path / 'best')
+  data = stopped / 'model.ckpt-4.data-00000-of-00001'
+  content = bytearray(data.read_bytes())
+  content[1000] ^= 1
+  data.write_bytes(content)
+  with pytest.raises(UserError, match='is damaged'):
+    checkpoints.copy(f'{stopped}/model.ckpt-4', tmp_path / 'best')
+  assert checkpoints.newest(tmp_path / 'best') == (
+      f'{tmp_path}/best/model.ckpt-2')

@@ -52,6 +52,15 @@ def test_calibration_of_certain_and_right_predictions():
       'expected_calibration_error'] == 0
 
 
+def test_a_bin_of_probabilities_takes_in_its_upper_end():
+  """3/15 and a little less: of two images in one bin, half are right."""
+  probabilities = np.full([2, 10], 0.05)
+  probabilities[0, 0], probabilities[1, 0] = 3 / 15, 0.19
+  found = report.describe(np.array([0, 1]), probabilities, 'abcdefghij')
+  assert found['expected_calibration_error'] == pytest.approx(
+      0.5 - (0.2 + 0.19) / 2)
+
+
 def test_table():
   lines = report.table(
       report.describe(LABELS, PROBABILITIES, NAMES)).splitlines()
