@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import re
@@ -162,3 +163,14 @@ def test_bytes_survive_a_failure(serve, part):
 def test_an_unwritable_part_is_no_failure_of_the_source(serve, tmp_path):
   with pytest.raises(OSError):
     fetch([serve(good)], str(tmp_path / 'nowhere' / 'file.part'))
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_the_fault_of_the_source(tmp_path, monkeypatch,
+                                                    number):
+  def fail(*unused_args):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(download, '_append_from', fail)
+  with pytest.raises(OSError, match=os.strerror(number)):
+    download.fetch(['http://a/', 'http://b/'], str(tmp_path / 'x.part'), 5, '')

@@ -248,6 +248,18 @@ def test_records_of_another_kind(trained, data_dir, tmp_path):
                       data_dir=str(tmp_path / 'data'), run_once=True)
 
 
+def test_training_records_that_changed(trained, data_dir, tmp_path):
+  shutil.copytree(data_dir, tmp_path / 'data')
+  path = tmp_path / 'data' / 'cifar-10-batches-bin' / 'data_batch_2.bin'
+  content = bytearray(path.read_bytes())
+  content[12345] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(UserError, match='the training records have the checksum'):
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      data_dir=str(tmp_path / 'data'), run_once=True,
+                      eval_data='train_eval')
+
+
 @pytest.mark.parametrize('name, step', [
     ('/a/model.ckpt-0', 0), ('model.ckpt-12345', 12345), ('/b-7/x-1-22', 22)])
 def test_step_of(name, step):

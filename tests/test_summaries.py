@@ -87,3 +87,12 @@ def test_one_graph_and_a_description(make_run):
   speeds = {step: value.simple_value for (tag, step), value in summaries_of(
       run.train_dir).items() if tag == 'training/examples_per_sec'}
   assert speeds.keys() == {1, 3} and min(speeds.values()) > 1
+
+
+def test_events_are_in_the_file_at_once(tmp_path):
+  """So that no checkpoint is ahead of them when the process is killed."""
+  with summaries.Writer(str(tmp_path)) as writer:
+    for step in range(3):
+      summary = tf.Summary(value=[tf.Summary.Value(tag='a', simple_value=step)])
+      writer.summary(summary, step)
+      assert ('a', step) in summaries_of(tmp_path)

@@ -48,4 +48,4 @@ def _block(x, width, tower):
 
 
 def _batch_norm(x, tower):
-  return layers.batch_norm(x, tower, momentum=0.9, epsilon=1e-12, scale=False)
+  return layers.batch_norm(x, tower, momentum=0.6, epsilon=1e-12, scale=False)
