@@ -26,7 +26,7 @@ def crop_and_color(images, size, seed):
   contrast times 0.2 to 1.8. (What brightness adds, the standardization that
   follows takes away again; it is here because the tutorial has it.)"""
   crop, flip, brightness, contrast = tf.unstack(tf.random.split(seed, 4))
-  images = random_flip(random_crop(images, size, crop), flip)
+  images = random_crop(images, size, crop, flip)
   images = random_brightness(tf.cast(images, tf.float32), 63.0, brightness)
   return random_contrast(images, 0.2, 1.8, contrast)
 
@@ -39,13 +39,12 @@ def pad_crop_and_color(images, size, seed):
 def pad_crop(images, size, seed):
   """4 pixels of black on each side, crop, flip."""
   crop, flip = tf.unstack(tf.random.split(seed, 2))
-  return random_flip(random_crop(pad(images, 4), size, crop), flip)
+  return random_crop(pad(images, 4), size, crop, flip)
 
 
 def reflect_crop(images, size, seed):
-  """2 pixels of mirrored image on each side, crop, flip."""
-  crop, flip = tf.unstack(tf.random.split(seed, 2))
-  return random_flip(random_crop(pad(images, 2, 'REFLECT'), size, crop), flip)
+  """2 pixels of mirrored image on each side, crop."""
+  return random_crop(pad(images, 2, 'REFLECT'), size, seed)
 
 
 def affine(images, size, seed):
@@ -91,12 +90,16 @@ def pad(images, margin, mode='CONSTANT'):
                 mode)
 
 
-def random_crop(images, size, seed):
-  """Cuts a size x size window out of each image, at any place alike."""
+def random_crop(images, size, seed, flip_seed=None):
+  """Cuts a size x size window out of each image, at any place alike; with a
+  second seed, half of them are mirrored, as by `random_flip()`."""
   n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
   row_seed, column_seed = tf.unstack(tf.random.split(seed, 2))
   rows = _random_windows(n, height, size, row_seed)
   columns = _random_windows(n, width, size, column_seed)
+  if flip_seed is not None:
+    columns = tf.where_v2(_half(images, flip_seed)[:, tf.newaxis],
+                          columns[:, ::-1], columns)
   images = tf.gather(images, rows, axis=1, batch_dims=1)
   return tf.gather(images, columns, axis=2, batch_dims=1)
 
@@ -109,10 +112,21 @@ def _random_windows(n, length, size, seed):
 
 def random_flip(images, seed):
   """Mirrors each image, left to right, with probability 1/2."""
+  return flip(images, _half(images, seed))
+
+
+def _half(images, seed):
+  """Returns bool [n], true with probability 1/2."""
+  return tf.random.stateless_uniform([tf.shape(images)[0], 1], seed)[
+      :, 0] < 0.5
+
+
+def flip(images, which):
+  """Mirrors those images for which the bool [n] tensor `which` says so."""
   # Gathering columns is faster than to choose between an image and its mirror.
-  n, width = tf.shape(images)[0], images.shape[2]
-  flip = tf.random.stateless_uniform([n, 1], seed) < 0.5
-  columns = tf.where_v2(flip, tf.range(width)[::-1], tf.range(width))
+  width = images.shape[2]
+  columns = tf.where_v2(which[:, tf.newaxis], tf.range(width)[::-1],
+                        tf.range(width))
   return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
@@ -203,8 +217,10 @@ def standardize_channels(images, statistics):
 def whiten(images, statistics):
   """Makes 2x2 patches of standardized channels, decorrelated over the training
   data: [n, height - 1, width - 1, 4 * depth], each of variance 1."""
-  return tf.nn.conv2d(standardize_channels(images, statistics),
-                      statistics['whitening'], 1, 'VALID')
+  # Of sums, so what is to be done to each channel can be done to the kernel.
+  kernel = statistics['whitening'] / statistics['stddev'][:, tf.newaxis]
+  offset = tf.reduce_sum(kernel * statistics['mean'][:, tf.newaxis], [0, 1, 2])
+  return tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, 'VALID') - offset
 
 
 NORMALIZATIONS = {'per_image': standardize, 'unit': to_unit,

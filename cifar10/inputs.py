@@ -76,7 +76,7 @@ def images_of(recipe, record_format, examples=None, augment=None,
 
 
 def distorted_inputs(files, record_format, distort, batch_size, seed,
-                     num_examples=None):
+                     num_examples=None, alternating_flip=False):
   """Training batches: shuffled, and randomly distorted.
 
   The first batch is that of the global step at the time the local variables
@@ -89,6 +89,7 @@ def distorted_inputs(files, record_format, distort, batch_size, seed,
     batch_size: images in a batch, over all towers.
     seed: int.
     num_examples: use only so many records, the first; None: all.
+    alternating_flip: see `Recipe`.
 
   Returns:
     images: what `distort` returns, n = batch_size.
@@ -101,7 +102,13 @@ def distorted_inputs(files, record_format, distort, batch_size, seed,
     def batch(step):
       positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
       chosen = shuffle(positions, num_examples, seed)
-      distorted = distort(tf.gather(images, chosen),
+      batch_images = tf.gather(images, chosen)
+      if alternating_flip:
+        # Half of them begin: every other one of another permutation.
+        turn = shuffle(chosen, num_examples, seed + 1) + (
+            positions // num_examples)
+        batch_images = augmentation.flip(batch_images, tf.equal(turn % 2, 1))
+      distorted = distort(batch_images,
                           tf.stack([tf.constant(seed, tf.int64), step]))
       return distorted, tf.gather(labels, chosen)
 

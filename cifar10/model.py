@@ -229,10 +229,16 @@ def train(losses, gradients, recipe, batch_size, num_examples,
     with tf.control_dependencies([apply_gradients]):
       count_step = global_step.assign_add(1)
 
+  updates = [count_step, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+  if recipe.lookahead_steps:
+    with tf.name_scope('lookahead'), tf.control_dependencies(updates):
+      progress = tf.cast((step + 1) * batch_size, tf.float32) / (
+          recipe.epochs * num_examples)
+      updates.append(optimizers.lookahead(recipe, step + 1, progress))
+
   # After the update: otherwise the averages take in the weights of the step
   # before, or of this one, as it happens.
-  with tf.name_scope('averages'), tf.control_dependencies([count_step]):
-    updates = [count_step, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+  with tf.name_scope('averages'), tf.control_dependencies(updates):
     if recipe.moving_average_decay:
       averages = tf.train.ExponentialMovingAverage(
           recipe.moving_average_decay, global_step)

@@ -91,6 +91,39 @@ def scale(recipe, gradients, variables):
           for g, v in zip(gradients, variables)]
 
 
+def lookahead(recipe, steps, progress):
+  """Draws the variables of the network back to their slow average, when it is
+  time to (Lookahead; Zhang et al., 2019).
+
+  The average also takes in what else the network goes by in evaluation, such as
+  the moving statistics of batch normalization.
+
+  Args:
+    recipe: the `Recipe`.
+    steps: int64 scalar, how many were made.
+    progress: float32 scalar, the part of the training that is done.
+
+  Returns:
+    The operation.
+  """
+  variables = [v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+               if not v.op.name.startswith('statistics/')]
+  with tf.device('/cpu:0'):
+    averages = [tf.get_variable(
+        f'{v.op.name}/lookahead', initializer=v.initial_value,
+        trainable=False) for v in variables]
+  share = 1 - recipe.lookahead_decay * tf.minimum(progress, 1.0)**3
+
+  def draw_back():
+    moved = [average.assign_add(share * (v - average))
+             for v, average in zip(variables, averages)]
+    return tf.group(*[v.assign(average)
+                      for v, average in zip(variables, moved)])
+
+  return tf.cond(tf.equal(steps % recipe.lookahead_steps, 0), draw_back,
+                 tf.no_op)
+
+
 def weight_decay(recipe, variables):
   """Returns the L2 loss of the variables to decay, a float32 scalar."""
   if not recipe.weight_decay:

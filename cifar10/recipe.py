@@ -21,6 +21,8 @@ class Recipe:
       is 1 or less, as a part of the records' shorter side.
     augmentation: how training images are distorted; a name in
       augmentation.AUGMENTATIONS.
+    alternating_flip: whether each image is mirrored every other epoch, before
+      that: half of them in the first, the others in the second.
     normalization: what is done to pixel values, in training and evaluation; a
       name in augmentation.NORMALIZATIONS.
     optimizer: 'sgd', 'momentum', 'nesterov' or 'adam'.
@@ -43,6 +45,10 @@ class Recipe:
     learning_rate_factor: how many times as fast variables learn...
     scaled_variables: ...whose names this regular expression matches whole.
     label_smoothing: the part of each label that goes to all classes alike.
+    lookahead_steps: after so many steps at a time, the variables go back to a
+      slow average of them, which they then start from; with 0, never.
+    lookahead_decay: of that average, at the end of the training; before, it is
+      less by the cube of the part that is done.
     moving_average_decay: of the averages of the variables that evaluation
       uses; early on it is min(this, (1 + step) / (10 + step)). With 0, there
       are none.
@@ -52,6 +58,7 @@ class Recipe:
   learning_rate: float = field(minimum=0)
   crop_size: float = field(1.0, positive=True)
   augmentation: str = 'none'
+  alternating_flip: bool = False
   normalization: str = 'per_image'
   optimizer: str = 'sgd'
   momentum: float = field(0.9, minimum=0)
@@ -69,6 +76,8 @@ class Recipe:
   learning_rate_factor: float = field(1.0, minimum=0)
   scaled_variables: str = ''
   label_smoothing: float = field(0.0, minimum=0, maximum=1)
+  lookahead_steps: int = field(0, minimum=0)
+  lookahead_decay: float = field(0.77, minimum=0, maximum=1)
   moving_average_decay: float = field(0.0, minimum=0, maximum=1)
 
   def __post_init__(self):
@@ -148,6 +157,8 @@ def _parse(kind, value):
   if kind is tuple:
     knots = (knot.split(':') for knot in value.split('/') if knot)
     return tuple((float(epoch), float(factor)) for epoch, factor in knots)
+  if kind is bool:
+    return {'true': True, 'false': False}.get(value.lower(), value)
   return kind(value)
 
 

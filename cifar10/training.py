@@ -58,8 +58,9 @@ def prepare(run, augment=None):
   if num_examples <= 0:
     raise UserError(f'--holdout={run.holdout}: leaves nothing of '
                     f'{data.count(data.train):,} records to train on')
-  if run.holdout and run.input == 'queue':
-    raise UserError('--holdout: --input=queue reads whole files')
+  if run.input == 'queue' and (run.holdout or recipe.alternating_flip):
+    raise UserError('--input=queue: reads whole files, and knows no epochs: '
+                    'expected no --holdout and no alternating_flip')
   # Of the images there are: published sizes are for 32x32.
   recipe = dataclasses.replace(recipe, crop_size=recipe.crop(data.format))
   networks.check(run.network, recipe, data.format)
@@ -171,7 +172,8 @@ def batch(run, data, augment=None):
       run.dtype).distort
   if run.input == 'tfdata':
     return inputs.distorted_inputs(data.train, data.format, distort,
-                                   run.global_batch, run.seed, run.num_examples)
+                                   run.global_batch, run.seed, run.num_examples,
+                                   run.recipe.alternating_flip)
   min_queue_examples = int(
       run.num_examples * run.min_fraction_of_examples_in_queue)
   print(f'Filling queue with {min_queue_examples} CIFAR images before starting '

@@ -76,7 +76,7 @@ MISTAKES = {
         ('--seed=2147483648', 'expected 2147483647 or less'),
         ('--holdout=-1', '--holdout=-1: expected 0 or more'),
         ('--holdout=300', '--holdout=300: leaves nothing of 300 records'),
-        ('--holdout=5 --input=queue', '--input=queue reads whole files'),
+        ('--holdout=5 --input=queue', '--input=queue: reads whole files'),
         ('--checkpoint_steps=0', 'expected 1 or more'),
         ('--summary_steps=-1', 'expected 1 or more'),
         ('--log_frequency=0', 'expected 1 or more'),

@@ -81,6 +81,29 @@ def test_images_keep_their_labels(files):
     assert min(abs(image - c).max() for c in candidates) < 1e-3
 
 
+def test_alternating_flip(files):
+  """Each record is mirrored every other epoch; half of them, in each."""
+  paths, originals = files
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.train.get_or_create_global_step()
+    fetches = inputs.distorted_inputs(
+        paths, TINY, lambda images, _: images, 7, 1, alternating_flip=True)
+    session.run(step.initializer)
+    session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+    epochs = []
+    for _ in range(4):
+      images, labels = session.run(fetches)
+      mirrored = {}
+      for image, label in zip(images, labels):
+        original = originals[label]
+        mirrored[label] = bool((image == original[:, ::-1]).all())
+        assert mirrored[label] or (image == original).all()
+      epochs.append([mirrored[label] for label in range(7)])
+  assert epochs[0] == epochs[2] == [not one for one in epochs[1]]
+  assert epochs[1] == epochs[3]
+  assert sum(epochs[0]) in (3, 4)
+
+
 def test_shuffle_is_a_permutation_of_each_epoch():
   n = 1000
   order = evaluate(inputs.shuffle, np.arange(3 * n), n, 5).reshape(3, n)

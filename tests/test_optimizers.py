@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from cifar10 import layers
 from cifar10 import model
 from cifar10 import optimizers
 from cifar10 import UserError
@@ -90,6 +91,31 @@ class NumpyAdam:
     rate *= (1 - recipe.beta2**self.steps)**0.5 / (
         1 - recipe.beta1**self.steps)
     return w - rate * self.m / (self.v**0.5 + recipe.epsilon)
+
+
+def test_lookahead():
+  """Every second step the variables go to their slow average, which follows
+  them the less, the later."""
+  recipe = make_recipe(learning_rate=0.5, lookahead_steps=2, epochs=2,
+                       lookahead_decay=0.8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    with tf.variable_scope('layer'):
+      weights = layers.variable('weights', [1], tf.ones_initializer())
+    losses = {'cross_entropy': weights[0], 'Precision @ 1': tf.constant(0.0)}
+    # Six steps are two epochs.
+    step = model.train(losses, tf.gradients(weights, [weights]), recipe, 4, 12)
+    session.run(tf.global_variables_initializer())
+    fast = slow = 1.0
+    for n in range(1, 9):
+      session.run(step)
+      fast -= 0.5
+      if n % 2 == 0:
+        decay = 0.8 * min(n / 6, 1)**3
+        slow = fast = decay * slow + (1 - decay) * fast
+      values = session.run({v.op.name: v for v in tf.global_variables()})
+      assert values['layer/weights'][0] == pytest.approx(fast, rel=1e-5)
+      assert values['layer/weights/lookahead'][0] == pytest.approx(
+          slow, rel=1e-5)
 
 
 def test_variables_that_learn_faster():

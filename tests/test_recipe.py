@@ -19,6 +19,9 @@ def test_override():
       RECIPE, learning_rate=0.05, epochs=10.0, batch_size=7, schedule='linear',
       knots=((0, 0), (5, 1), (24, 0.5)))
   assert recipe_lib.override(RECIPE, '') == RECIPE
+  for text, value in ('True', True), ('false', False):
+    assert recipe_lib.override(
+        RECIPE, f'alternating_flip={text}').alternating_flip is value
 
 
 @pytest.mark.parametrize('text, message', [
@@ -27,6 +30,7 @@ def test_override():
     ('batch_size=1.5', "batch_size='1.5': expected int"),
     ('epochs=', "epochs='': expected float"),
     ('epochs', "epochs='': expected float"),
+    ('alternating_flip=1', 'alternating_flip=1: expected true or false'),
     ('knots=5', "knots='5': expected epoch:factor"),
     ('knots=5:x', "knots='5:x': expected epoch:factor"),
     ('batch_size=0', 'batch_size=0: expected 1 or more'),
