@@ -92,11 +92,11 @@ class Run:
 
     Not the number of towers, as they share out one global batch (where it
     matters all the same, `training.loop()` sees to it), and not the length of
-    the run, unless its schedule depends on it.
+    the run, unless its steps depend on it.
     """
     recipe = dataclasses.asdict(self.recipe)
     del recipe['batch_size']
-    if self.recipe.schedule != 'cosine':
+    if self.recipe.schedule != 'cosine' and not self.recipe.lookahead_steps:
       del recipe['epochs']
     return {'dataset': self.dataset, 'network': self.network,
             'init_from': self.init_from,

@@ -142,7 +142,6 @@ MISTAKES = {
         ('--checkpoint_dir=/nowhere', '/nowhere: there is no checkpoint')],
     'dataset': [
         ('--import_dir=/nowhere', '/nowhere: No such file'),
-        ('--import_dir=/dev/fd', '/dev/fd: has no pictures to train on'),
         ('--import_csv=/nowhere', '/nowhere: No such file'),
         ('--import_csv=x --import_dir=y', 'goes with no other import'),
         ('--import_csv=x --dataset=cifar10', 'imports to --dataset=own'),
