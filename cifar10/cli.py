@@ -151,6 +151,7 @@ def define_training_flags(datasets, networks):
   flags.DEFINE_bool('eval_at_end', False,
                     'Print the precision on the test records, or those held '
                     'out, at the end.')
+  define_tta_flag()
 
 
 def define_checkpoint_flags(purpose):
@@ -159,6 +160,13 @@ def define_checkpoint_flags(purpose):
                       f'The train_dir of the run to {purpose}.')
   define_choice('dtype', None, DTYPES, 'What to compute in; default: what the '
                 'run was trained in.')
+
+
+def define_tta_flag():
+  """Defines the flag that asks for test-time augmentation."""
+  flags.DEFINE_bool('tta', False, 'Test-time augmentation: evaluate the mean '
+                    'over the image, its mirror image, and both shifted by a '
+                    'pixel; --eval_at_end then prints both figures.')
 
 
 def define_device_flag():

@@ -215,8 +215,7 @@ if __name__ == '__main__':
                     'Evaluate the moving averages of the variables.')
   flags.DEFINE_bool('report', False, 'Print a table, too: what each class was '
                     'taken for. It is in EVAL_DIR/report.json anyway.')
-  flags.DEFINE_bool('tta', False, 'Test-time augmentation: average over the '
-                    'image, its mirror image, and both shifted by a pixel.')
+  cli.define_tta_flag()
   flags.DEFINE_integer('embeddings', 0, 'Show the last hidden layer of so many '
                        "images in TensorBoard's projector.", lower_bound=0)
   flags.DEFINE_string('keep_best', None, 'Directory to copy the checkpoint to '

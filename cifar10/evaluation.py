@@ -150,17 +150,20 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
                 start, **arrays)
 
 
-def evaluate_newest(run):
+def evaluate_newest(run, tta=False):
   """Measures and prints what a run has come to, on the test records, or those
   held out, if there are any: tuning should not look at the others.
 
   Args:
     run: a prepared `Run`.
+    tta: whether to measure it with test-time augmentation, too.
   """
   data = dataset.ensure(run.dataset, run.data_dir)
   eval_data = 'holdout' if run.holdout else 'test'
-  result = evaluate(checkpoints.newest(run.train_dir), run, data, eval_data)
-  print_result(result, run, eval_data)
+  checkpoint = checkpoints.newest(run.train_dir)
+  for augmented in (False, True) if tta else (False,):
+    result = evaluate(checkpoint, run, data, eval_data, tta=augmented)
+    print_result(result, run, eval_data, augmented)
 
 
 def print_result(result, run, eval_data, tta=False):

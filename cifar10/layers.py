@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import convolution
 from cifar10 import summaries
 
 
@@ -98,8 +99,8 @@ def conv2d(inputs, kernel_size, channels, weights, bias=None, strides=1,
   """
   kernel = variable('weights', [kernel_size, kernel_size, inputs.shape[-1],
                                 channels], weights)
-  return add_biases(tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), strides,
-                                 padding), bias)
+  return add_biases(convolution.conv2d(
+      inputs, tf.cast(kernel, inputs.dtype), strides, padding), bias)
 
 
 def dense(inputs, units, weights, bias=0.0):

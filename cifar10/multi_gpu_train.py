@@ -139,7 +139,7 @@ def main():
   run = cli.run_from_flags(networks.find(FLAGS.network))
   run = train(run, devices, FLAGS.fresh)
   if FLAGS.eval_at_end:
-    evaluation.evaluate_newest(run)
+    evaluation.evaluate_newest(run, FLAGS.tta)
 
 
 if __name__ == '__main__':

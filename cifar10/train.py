@@ -60,7 +60,7 @@ def main():
     return
   run = train(cli.run_from_flags(networks.find(FLAGS.network)), FLAGS.fresh)
   if FLAGS.eval_at_end:
-    evaluation.evaluate_newest(run)
+    evaluation.evaluate_newest(run, FLAGS.tta)
 
 
 if __name__ == '__main__':

@@ -12,11 +12,11 @@ from cifar10.recipe import Recipe
 
 WIDTHS = 64, 256, 256
 RECIPE = Recipe(
-    epochs=11, batch_size=512, normalization='whiten',
+    epochs=12, batch_size=512, normalization='whiten',
     augmentation='reflect_crop', alternating_flip=True,
     optimizer='nesterov', momentum=0.85,
     learning_rate=1.5, learning_rate_batch=1024, schedule='linear',
-    knots=((0, 0.2), (2.5, 1), (11, 0.07)), weight_decay=0.00133,
+    knots=((0, 0.2), (2.5, 1), (12, 0.07)), weight_decay=0.00133,
     decayed_variables='.*', label_smoothing=0.2, lookahead_steps=5,
     scaled_variables='.*/batch_norm/offset', learning_rate_factor=64)
 PUBLISHED = '94.0%'
