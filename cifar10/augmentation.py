@@ -1,15 +1,40 @@
-"""What happens to images on their way to a network, whole batches at a time.
+"""How training images are distorted, whole batches at a time.
 
-Random functions take a seed, int64 [2], and draw all their numbers from it:
-equal seeds give equal results, whatever ran before.
+Random functions take a `Seed`, and draw all their numbers from it: equal seeds
+give equal results, whatever ran before.
 """
+
+from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
 
-# Augmentations: uint8 [n, height, width, depth] images, crop size and seed to
+class Seed(NamedTuple):
+  """Where the random numbers for images of a batch come from.
+
+  They are drawn for all images of the batch, and given to those that are here:
+  so an image's do not depend on which others are computed beside it.
+  """
+  value: tf.Tensor  # int64 [2].
+  first: int = 0  # Which image of the batch the first one here is...
+  total: Optional[int] = None  # ...of so many; None: all of them are here.
+
+  def split(self, count):
+    """Returns a list of seeds, independent of each other."""
+    return [self._replace(value=value)
+            for value in tf.unstack(tf.random.split(self.value, count))]
+
+  def uniform(self, images, shape=(), low=0.0, high=1.0, dtype=tf.float32):
+    """Returns numbers from [low, high) for these images, [n, *shape]."""
+    n = tf.shape(images)[0]
+    total = n if self.total is None else self.total
+    draws = tf.random.stateless_uniform([total, *shape], self.value, low, high,
+                                        dtype)
+    return draws[self.first:self.first + n]
+
+
+# Augmentations: uint8 [n, height, width, depth] images, crop size and `Seed` to
 # images of [n, size, size, depth] and any type.
 
 
@@ -25,7 +50,7 @@ def crop_and_color(images, size, seed):
   """The tutorial's: crop, flip, brightness up to 63 (of 255) up or down, and
   contrast times 0.2 to 1.8. (What brightness adds, the standardization that
   follows takes away again; it is here because the tutorial has it.)"""
-  crop, flip, brightness, contrast = tf.unstack(tf.random.split(seed, 4))
+  crop, flip, brightness, contrast = seed.split(4)
   images = random_crop(images, size, crop, flip)
   images = random_brightness(tf.cast(images, tf.float32), 63.0, brightness)
   return random_contrast(images, 0.2, 1.8, contrast)
@@ -38,7 +63,7 @@ def pad_crop_and_color(images, size, seed):
 
 def pad_crop(images, size, seed):
   """4 pixels of black on each side, crop, flip."""
-  crop, flip = tf.unstack(tf.random.split(seed, 2))
+  crop, flip = seed.split(2)
   return random_crop(pad(images, 4), size, crop, flip)
 
 
@@ -47,9 +72,16 @@ def reflect_crop(images, size, seed):
   return random_crop(pad(images, 2, 'REFLECT'), size, seed)
 
 
+def reflect_crop_cutout(images, size, seed):
+  """4 pixels of mirrored image on each side, crop, cutout of 3/8 of a side."""
+  crop, hole = seed.split(2)
+  images = random_crop(pad(images, 4, 'REFLECT'), size, crop)
+  return cutout(images, 3 * size // 8, hole)
+
+
 def affine(images, size, seed):
   """Rotation by up to 15 degrees, shift and zoom by up to 10%, flip."""
-  affine_seed, flip = tf.unstack(tf.random.split(seed, 2))
+  affine_seed, flip = seed.split(2)
   images = tf.cast(central_crop(images, size), tf.float32)
   return random_flip(random_affine(images, 15.0, 0.1, 0.1, affine_seed), flip)
 
@@ -80,7 +112,7 @@ def test_views(images):
 AUGMENTATIONS = {'none': central_crop, 'crop_and_color': crop_and_color,
                  'pad_crop_and_color': pad_crop_and_color,
                  'pad_crop': pad_crop, 'reflect_crop': reflect_crop,
-                 'affine': affine}
+                 'reflect_crop_cutout': reflect_crop_cutout, 'affine': affine}
 
 
 def pad(images, margin, mode='CONSTANT'):
@@ -93,10 +125,9 @@ def pad(images, margin, mode='CONSTANT'):
 def random_crop(images, size, seed, flip_seed=None):
   """Cuts a size x size window out of each image, at any place alike; with a
   second seed, half of them are mirrored, as by `random_flip()`."""
-  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-  row_seed, column_seed = tf.unstack(tf.random.split(seed, 2))
-  rows = _random_windows(n, height, size, row_seed)
-  columns = _random_windows(n, width, size, column_seed)
+  row_seed, column_seed = seed.split(2)
+  rows = _random_windows(images, images.shape[1], size, row_seed)
+  columns = _random_windows(images, images.shape[2], size, column_seed)
   if flip_seed is not None:
     columns = tf.where_v2(_half(images, flip_seed)[:, tf.newaxis],
                           columns[:, ::-1], columns)
@@ -104,9 +135,8 @@ def random_crop(images, size, seed, flip_seed=None):
   return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def _random_windows(n, length, size, seed):
-  starts = tf.random.stateless_uniform([n, 1], seed, 0, length - size + 1,
-                                       tf.int32)
+def _random_windows(images, length, size, seed):
+  starts = seed.uniform(images, [1], 0, length - size + 1, tf.int32)
   return starts + tf.range(size)
 
 
@@ -117,8 +147,7 @@ def random_flip(images, seed):
 
 def _half(images, seed):
   """Returns bool [n], true with probability 1/2."""
-  return tf.random.stateless_uniform([tf.shape(images)[0], 1], seed)[
-      :, 0] < 0.5
+  return seed.uniform(images) < 0.5
 
 
 def flip(images, which):
@@ -130,16 +159,30 @@ def flip(images, which):
   return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
+def cutout(images, size, seed):
+  """Makes a size x size square of each image grey (DeVries and Taylor, 2017),
+  at any place where all of it is inside."""
+  def inside(length, seed):
+    starts = seed.uniform(images, [1], 0, length - size + 1, tf.int32)
+    places = tf.range(length)
+    return (places >= starts) & (places < starts + size)
+
+  row_seed, column_seed = seed.split(2)
+  rows = inside(images.shape[1], row_seed)[:, :, tf.newaxis, tf.newaxis]
+  columns = inside(images.shape[2], column_seed)[:, tf.newaxis, :, tf.newaxis]
+  return tf.where_v2(rows & columns, tf.constant(128, images.dtype), images)
+
+
 def random_brightness(images, max_delta, seed):
   """Adds to each float image a number from [-max_delta, max_delta)."""
-  return images + _uniform_per_image(images, -max_delta, max_delta, seed)
+  return images + seed.uniform(images, [1, 1, 1], -max_delta, max_delta)
 
 
 def random_contrast(images, lower, upper, seed):
   """Multiplies each float image's distance from the means of its channels by a
   number from [lower, upper)."""
   means = tf.reduce_mean(images, [1, 2], keepdims=True)
-  factors = _uniform_per_image(images, lower, upper, seed)
+  factors = seed.uniform(images, [1, 1, 1], lower, upper)
   return images * factors + means * (1 - factors)
 
 
@@ -151,14 +194,14 @@ def random_affine(images, max_degrees, max_shift, max_zoom, seed):
     max_degrees: rotation, either way.
     max_shift: shift along each axis, either way, as a fraction of the side.
     max_zoom: zoom along each axis, as a fraction, in or out.
-    seed: int64 [2].
+    seed: the `Seed`.
 
   Returns:
     Images of the same shape, bilinearly interpolated; what comes from outside
     is the nearest pixel's.
   """
-  n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-  draws = tf.unstack(tf.random.stateless_uniform([5, n], seed, -1.0, 1.0))
+  height, width = images.shape[1], images.shape[2]
+  draws = tf.unstack(seed.uniform(images, [5], -1.0, 1.0), axis=1)
   angle = draws[0] * np.float32(np.radians(max_degrees))
   zoom_y, zoom_x = 1 + max_zoom * draws[1], 1 + max_zoom * draws[2]
   # Where in the original a pixel (x, y) of the result is from:
@@ -173,115 +216,3 @@ def random_affine(images, max_degrees, max_shift, max_zoom, seed):
       images=images, output_shape=tf.shape(images)[1:3], fill_value=0.0,
       transforms=tf.stack([xx, xy, x0, yx, yy, y0, zeros, zeros], 1),
       interpolation='BILINEAR', fill_mode='NEAREST')
-
-
-def _uniform_per_image(images, lower, upper, seed):
-  return tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed,
-                                     lower, upper)
-
-
-# Normalizations: images and the statistics of the training data to float32.
-
-
-def standardize(images, statistics=None):
-  """Brings each image to mean 0 and variance 1.
-
-  The divisor is at least 1 / sqrt(number of values), which keeps a uniform
-  image finite, as tf.image.per_image_standardization does.
-  """
-  del statistics
-  images = tf.cast(images, tf.float32)
-  num_values = images.shape[1] * images.shape[2] * images.shape[3]
-  means, variances = tf.nn.moments(images, [1, 2, 3], keepdims=True)
-  factors = 1 / tf.maximum(tf.sqrt(variances), num_values**-0.5)
-  return images * factors - means * factors
-
-
-def to_unit(images, statistics=None):
-  """Brings pixel values from 0 to 255 to 0 to 1."""
-  del statistics
-  return tf.cast(images, tf.float32) / 255
-
-
-def subtract_mean_image(images, statistics):
-  """Subtracts the mean of all training images, pixel by pixel."""
-  return tf.cast(images, tf.float32) - statistics['mean_image']
-
-
-def standardize_channels(images, statistics):
-  """Brings each channel to mean 0 and variance 1 over the training data."""
-  images = tf.cast(images, tf.float32)
-  return (images - statistics['mean']) / statistics['stddev']
-
-
-def whiten(images, statistics):
-  """Makes 2x2 patches of standardized channels, decorrelated over the training
-  data: [n, height - 1, width - 1, 4 * depth], each of variance 1."""
-  # Of sums, so what is to be done to each channel can be done to the kernel.
-  kernel = statistics['whitening'] / statistics['stddev'][:, tf.newaxis]
-  offset = tf.reduce_sum(kernel * statistics['mean'][:, tf.newaxis], [0, 1, 2])
-  return tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, 'VALID') - offset
-
-
-NORMALIZATIONS = {'per_image': standardize, 'unit': to_unit,
-                  'mean_image': subtract_mean_image,
-                  'per_channel': standardize_channels, 'whiten': whiten}
-
-
-def statistics_variables(normalization, shape, examples=None):
-  """Returns what a normalization needs to know of the training data.
-
-  They are variables, so that a checkpoint has them and evaluation needs no
-  training data.
-
-  Args:
-    normalization: name of the normalization.
-    shape: [size, size, depth] of the images it is for.
-    examples: function that returns the training images, uint8 [n, height,
-      width, depth] array; None where the variables will be restored.
-
-  Returns:
-    Dict of float32 variables, for functions of NORMALIZATIONS.
-  """
-  if normalization == 'mean_image':
-    shapes, measure = {'mean_image': shape}, _mean_image
-  elif normalization == 'per_channel':
-    shapes, measure = {'mean': shape[-1:], 'stddev': shape[-1:]}, _channels
-  elif normalization == 'whiten':
-    depth = shape[-1]
-    shapes, measure = {'mean': [depth], 'stddev': [depth],
-                       'whitening': [2, 2, depth, 4 * depth]}, _whitening
-  else:
-    return {}
-  values = measure(central_crop(examples(), shape[0])) if examples else {}
-  return {name: layers.variable(
-      f'statistics/{name}', size,
-      tf.constant_initializer(values.get(name, 0.0)), trainable=False)
-      for name, size in shapes.items()}
-
-
-def _mean_image(images):
-  return {'mean_image': images.mean(0, dtype=np.float64)}
-
-
-def _whitening(images):
-  """Patches' eigenvectors, divided by the roots of their eigenvalues."""
-  statistics = _channels(images)
-  images = np.float32((images[:5000] - statistics['mean'])
-                      / statistics['stddev'])
-  patches = np.stack([images[:, y:y - 1 or None, x:x - 1 or None]
-                      for y in (0, 1) for x in (0, 1)], 3)
-  flat = patches.reshape(-1, 4 * images.shape[-1])
-  values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
-  # The largest first; where there is no variance, noise is not to be made any.
-  vectors = (vectors / np.sqrt(values + 5e-4))[:, ::-1]
-  return {**statistics, 'whitening': vectors.reshape(
-      2, 2, images.shape[-1], -1)}
-
-
-def _channels(images):
-  mean = images.mean((0, 1, 2), dtype=np.float64)
-  # In parts, as float64 takes eight times the room.
-  squares = sum(((part - mean)**2).sum((0, 1, 2))
-                for part in np.array_split(images, len(images) // 1000 + 1))
-  return {'mean': mean, 'stddev': (squares / images[..., 0].size)**0.5}

@@ -67,7 +67,8 @@ def measure_matrix_product(dtype, device, num_windows):
 def measure_input(run, data, num_windows):
   """Measures the images that the input makes; returns a `timing.Rate`."""
   with tf.Graph().as_default():
-    batch = [tensor.op for tensor in training.batch(run, data)]
+    distort = training.distortion(run, data)
+    batch = [tensor.op for tensor in training.batch(run, data, distort)]
     with _session() as session:
       return timing.repeat(lambda: session.run(batch), run.global_batch,
                            num_windows)
@@ -77,7 +78,7 @@ def measure_constant_batch(run, data, device, num_windows):
   """Measures the images trained on when the input costs nothing, without
   summaries, checkpoints and reports, on one tower; returns a `timing.Rate`."""
   with tf.Graph().as_default():
-    batch = training.batch(run, data)
+    batch = training.batch(run, data, training.distortion(run, data))
     with _session() as session:
       images, labels = session.run(batch)
   with tf.Graph().as_default(), tf.device(device):

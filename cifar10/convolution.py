@@ -16,7 +16,7 @@ def conv2d(inputs, kernel, strides, padding):
   each row of an image, and fills up with zeros what a short row leaves of a
   tile of the matrix unit. So images are put together column by column, of
   which a dilated kernel sees one image at a time: the same sums, of longer
-  rows. 7x7 images of 256 channels: 24 ms in place of 58 to 105 (BUILD_NOTES.md).
+  rows. For 7x7 images of 256 channels, this takes less than half the time.
 
   Args:
     inputs: [n, height, width, c].

@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import augmentation
 from cifar10 import look_up
+from cifar10 import normalization
 from cifar10 import records
 from cifar10 import summaries
 
@@ -28,7 +29,7 @@ class Images(NamedTuple):
   """What is done to images, by a recipe.
 
   Attributes:
-    distort: uint8 [n, height, width, depth] and int64 [2] seed to what a
+    distort: uint8 [n, height, width, depth] and `augmentation.Seed` to what a
       network is trained on, [n, crop_size, crop_size, depth].
     preprocess: uint8 [n, height, width, depth] to what it is given outside
       training, [n, crop_size, crop_size, depth].
@@ -60,10 +61,15 @@ def images_of(recipe, record_format, examples=None, augment=None,
   if augment is None and not recipe.augmentation.startswith(CUSTOM):
     augment = look_up(recipe.augmentation, augmentation.AUGMENTATIONS,
                       'augmentation')
-  normalize = look_up(recipe.normalization, augmentation.NORMALIZATIONS,
+  normalize = look_up(recipe.normalization, normalization.NORMALIZATIONS,
                       'normalization')
-  statistics = augmentation.statistics_variables(
-      recipe.normalization, [size, size, f.depth], examples)
+  cropped = examples and (
+      lambda: augmentation.central_crop(examples(), size))
+  # Their values: what tf.data does on another host cannot read variables here.
+  statistics = {name: tf.identity(variable) for name, variable in
+                normalization.statistics_variables(
+                    recipe.normalization, [size, size, f.depth],
+                    cropped).items()}
 
   def distort(images, seed):
     return tf.cast(normalize(augment(images, size, seed), statistics), dtype)
@@ -76,7 +82,8 @@ def images_of(recipe, record_format, examples=None, augment=None,
 
 
 def distorted_inputs(files, record_format, distort, batch_size, seed,
-                     num_examples=None, alternating_flip=False):
+                     num_examples=None, alternating_flip=False,
+                     num_records=None, part=None):
   """Training batches: shuffled, and randomly distorted.
 
   The first batch is that of the global step at the time the local variables
@@ -90,17 +97,21 @@ def distorted_inputs(files, record_format, distort, batch_size, seed,
     seed: int.
     num_examples: use only so many records, the first; None: all.
     alternating_flip: see `Recipe`.
+    num_records: how many records there are in the files; None: look.
+    part: a range, which of the images of a batch to make; None: all.
 
   Returns:
-    images: what `distort` returns, n = batch_size.
-    labels: int32 [batch_size].
+    images: what `distort` returns, n = batch_size, or len(part).
+    labels: int32 [n].
   """
+  part = range(batch_size) if part is None else part
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    images, labels = _records_in_memory(files, record_format)
+    images, labels = _records_in_memory(files, record_format, num_records)
     num_examples = num_examples or int(labels.shape[0])
 
     def batch(step):
-      positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+      positions = step * batch_size + tf.range(part.start, part.stop,
+                                               dtype=tf.int64)
       chosen = shuffle(positions, num_examples, seed)
       batch_images = tf.gather(images, chosen)
       if alternating_flip:
@@ -108,14 +119,16 @@ def distorted_inputs(files, record_format, distort, batch_size, seed,
         turn = shuffle(chosen, num_examples, seed + 1) + (
             positions // num_examples)
         batch_images = augmentation.flip(batch_images, tf.equal(turn % 2, 1))
-      distorted = distort(batch_images,
-                          tf.stack([tf.constant(seed, tf.int64), step]))
+      distorted = distort(batch_images, augmentation.Seed(
+          tf.stack([tf.constant(seed, tf.int64), step]), part.start,
+          batch_size))
       return distorted, tf.gather(labels, chosen)
 
     first_step = tf.train.get_or_create_global_step()
     images, labels = _next_batch(
         tf.data.Dataset.range(first_step, tf.int64.max), batch)
-  summaries.image('images', images)
+  if part.start == 0:
+    summaries.image('images', images)
   return images, labels
 
 
@@ -172,7 +185,7 @@ def queue_inputs(files, record_format, distort, batch_size, seed,
         tf.decode_raw(record, tf.uint8)[tf.newaxis], record_format)
     random_seed = tf.random_uniform([2], maxval=tf.int64.max, dtype=tf.int64,
                                     seed=seed)
-    images = distort(images, random_seed)
+    images = distort(images, augmentation.Seed(random_seed))
     images, labels = tf.train.shuffle_batch(
         [tf.ensure_shape(images, [1] + images.shape[1:])[0], labels[0]],
         batch_size, num_threads=QUEUE_THREADS,
@@ -182,15 +195,20 @@ def queue_inputs(files, record_format, distort, batch_size, seed,
   return images, labels
 
 
-def _records_in_memory(files, record_format):
+def _records_in_memory(files, record_format, num_records=None):
   """Reads the files into local variables, when those are initialized.
+
+  Args:
+    files: paths of the record files.
+    record_format: their `records.Format`.
+    num_records: how many records they hold; None: look.
 
   Returns:
     images: uint8 [n, height, width, depth] local variable.
     labels: int32 [n] local variable.
   """
   f = record_format
-  num_records = sum(records.count(path, f) for path in files)
+  num_records = num_records or sum(records.count(path, f) for path in files)
   data = tf.concat([tf.decode_raw(tf.read_file(path), tf.uint8)
                     for path in files], 0)
   images, labels = records.parse(

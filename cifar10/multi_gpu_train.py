@@ -7,20 +7,28 @@ the gradients of its part; they meet on the CPU, where the variables live, and
 are averaged, and one update is made of them: the same that one device makes of
 all the images (tutorial: "Training a Model Using Multiple GPU Cards"), unless
 the network normalizes batches, which each tower does with its own.
+
+With TF_CONFIG in the environment, the same command runs on each host of a
+cluster, and trains that many towers on each: see cluster.py.
 """
 
 import dataclasses
+import itertools
 
 from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
+from cifar10 import cluster as cluster_lib
 from cifar10 import dataset
 from cifar10 import evaluation
 from cifar10 import layers
 from cifar10 import model
 from cifar10 import networks
+from cifar10 import tf_config
+from cifar10 import train_dirs
 from cifar10 import training
+from cifar10 import UserError
 
 FLAGS = flags.FLAGS
 
@@ -65,11 +73,12 @@ def _mean(tensors):
 
 def find_devices(num_towers):
   """Returns a device for each tower: GPUs in turn, or the CPU without any."""
-  gpus = len(tf.config.list_physical_devices('GPU'))
-  return [f'/gpu:{i % gpus}' if gpus else '/cpu:0' for i in range(num_towers)]
+  return cluster_lib.spread(num_towers,
+                            len(tf.config.list_physical_devices('GPU')))
 
 
-def train(run, devices, fresh=False, hooks=(), augment=None, config=None):
+def train(run, devices, fresh=False, hooks=(), augment=None, config=None,
+          chief=None):
   """Trains to run.max_steps, from where an earlier call left off.
 
   Args:
@@ -80,28 +89,37 @@ def train(run, devices, fresh=False, hooks=(), augment=None, config=None):
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.
     config: ConfigProto of the session; default: `training.session_config()`.
+    chief: the `cluster.Chief`, where some devices are other hosts'.
 
   Returns:
     The `Run`, with what was None filled in.
   """
   run = dataclasses.replace(run, num_towers=len(devices))
   run, data = training.prepare(run, augment)
-  with training.open_train_dir(run, fresh), tf.Graph().as_default():
+  if chief and run.input == 'queue':
+    raise UserError('--input=queue: expected tfdata, of which each host of a '
+                    'cluster makes its part')
+  files = chief.files(data) if chief else {}
+  with train_dirs.open_train_dir(run, fresh), tf.Graph().as_default(), \
+      tf.device(chief and chief.device):
     print('Towers: ' + ', '.join(
         f'tower_{i} on {device}' for i, device in enumerate(devices)),
         flush=True)
-    training.loop(build(run, data, devices, augment), run, hooks, config)
+    training.loop(build(run, data, devices, augment, files), run, hooks, config,
+                  chief)
   return run
 
 
-def build(run, data, devices, augment=None):
+def build(run, data, devices, augment=None, files=None):
   """Builds the graph of all towers and the update.
 
   Args:
     run: a prepared `Run`.
     data: its `directories.Dataset`.
-    devices: a device for each tower.
+    devices: a device for each tower; those of a host stand together.
     augment: see `train()`.
+    files: dict, paths of the training records on hosts that have them at other
+      places, by what the names of their devices begin with.
 
   Returns:
     The `model.Step`.
@@ -110,10 +128,8 @@ def build(run, data, devices, augment=None):
   network = networks.find(run.network)
   with tf.device('/cpu:0'):
     step = tf.identity(tf.train.get_or_create_global_step())
-    images, labels = training.batch(run, data, augment)
-    with tf.name_scope('split'):
-      parts = zip(tf.split(images, len(devices)),
-                  tf.split(labels, len(devices)))
+    parts = _parts(run, data, devices, training.distortion(run, data, augment),
+                   files or {})
 
   towers = []
   for i, (device, part) in enumerate(zip(devices, parts)):
@@ -134,10 +150,41 @@ def build(run, data, devices, augment=None):
                        run.global_batch, run.num_examples, run.dtype)
 
 
+def _parts(run, data, devices, distort, files):
+  """Returns images and labels of each tower, made on its host's CPU."""
+  parts = []
+  for host, towers in itertools.groupby(devices, _host):
+    count = len(list(towers))
+    first = len(parts) * run.recipe.batch_size
+    # Each host has its own variables for its records.
+    scope = f'host_{len(parts)}' if parts else tf.get_variable_scope()
+    with tf.device(host), tf.device('/cpu:0'), tf.variable_scope(scope):
+      images, labels = training.batch(
+          run, data, distort, files.get(host),
+          range(first, first + count * run.recipe.batch_size))
+      with tf.name_scope('split'):
+        parts += zip(tf.split(images, count), tf.split(labels, count))
+  return parts
+
+
+def _host(device):
+  """Returns what the names of all devices of its host begin with."""
+  spec = tf.DeviceSpec.from_string(device)
+  return tf.DeviceSpec(job=spec.job, task=spec.task).to_string()
+
+
 def main():
-  devices = find_devices(FLAGS.num_gpus)
   run = cli.run_from_flags(networks.find(FLAGS.network))
-  run = train(run, devices, FLAGS.fresh)
+  cluster = tf_config.from_environment()
+  if cluster is None:
+    run = train(run, find_devices(FLAGS.num_gpus), FLAGS.fresh)
+  elif cluster.me == cluster.chief:
+    with cluster_lib.Chief(cluster) as chief:
+      run = train(run, chief.devices(FLAGS.num_gpus), FLAGS.fresh, chief=chief)
+  else:
+    cluster_lib.serve(cluster, dataset.ensure(run.dataset, run.data_dir,
+                                              run.data_url))
+    return
   if FLAGS.eval_at_end:
     evaluation.evaluate_newest(run, FLAGS.tta)
 

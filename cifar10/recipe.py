@@ -24,7 +24,7 @@ class Recipe:
     alternating_flip: whether each image is mirrored every other epoch, before
       that: half of them in the first, the others in the second.
     normalization: what is done to pixel values, in training and evaluation; a
-      name in augmentation.NORMALIZATIONS.
+      name in normalization.NORMALIZATIONS.
     optimizer: 'sgd', 'momentum', 'nesterov' or 'adam'.
     momentum: of momentum and nesterov.
     beta1, beta2, epsilon: of adam.

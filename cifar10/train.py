@@ -18,6 +18,7 @@ from cifar10 import evaluation
 from cifar10 import layers
 from cifar10 import model
 from cifar10 import networks
+from cifar10 import train_dirs
 from cifar10 import training
 
 FLAGS = flags.FLAGS
@@ -39,9 +40,10 @@ def train(run, fresh=False, hooks=(), augment=None):
   run = dataclasses.replace(run, num_towers=1)
   run, data = training.prepare(run, augment)
   network = networks.find(run.network)
-  with training.open_train_dir(run, fresh), tf.Graph().as_default():
+  with train_dirs.open_train_dir(run, fresh), tf.Graph().as_default():
     tf.set_random_seed(run.seed)
-    images, labels = training.batch(run, data, augment)
+    images, labels = training.batch(
+        run, data, training.distortion(run, data, augment))
     tower = layers.Tower(
         tf.identity(tf.train.get_or_create_global_step()), index=0, count=1)
     logits = network.inference(images, data.format.num_classes, tower)

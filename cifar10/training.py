@@ -1,7 +1,7 @@
 """What the training programs share: start or resume, the loop, the end.
 
     run, data = training.prepare(Run(...))
-    with training.open_train_dir(run), tf.Graph().as_default():
+    with train_dirs.open_train_dir(run), tf.Graph().as_default():
       images, labels = training.batch(run, data)
       ...
       training.loop(model.train(...), run)
@@ -9,23 +9,26 @@
 
 import contextlib
 import dataclasses
-import datetime
 import os
 import signal
 import sys
 import time
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 from cifar10 import checkpoints
 from cifar10 import cli
+from cifar10 import cluster
 from cifar10 import dataset
 from cifar10 import filesystem
 from cifar10 import inputs
+from cifar10 import model
 from cifar10 import networks
 from cifar10 import reporting
 from cifar10 import run as run_lib
 from cifar10 import summaries
+from cifar10 import train_dirs
 from cifar10 import UserError
 
 
@@ -80,72 +83,6 @@ def prepare(run, augment=None):
   return run, data
 
 
-@contextlib.contextmanager
-def open_train_dir(run, fresh=False):
-  """Makes sure that run.train_dir holds this run or nothing, and keeps other
-  trainers out of it until the end of the `with`.
-
-  Args:
-    run: a prepared `Run`.
-    fresh: whether to move an existing run.train_dir aside and start over.
-
-  Raises:
-    UserError: it holds something else, another trainer has it, or, in all of
-      the `with`, the file system refuses to read or write a file.
-  """
-  with filesystem.explained(run.train_dir):
-    if fresh and os.path.exists(run.train_dir):
-      with filesystem.locked(run.train_dir):
-        _move_aside(run.train_dir)
-    with filesystem.locked(run.train_dir):
-      _check_same_run(run)
-      checkpoints.remove_unfinished(run.train_dir)
-      print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
-            f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
-            f'Recipe: {run.recipe.changed()}', flush=True)
-      yield
-
-
-def _move_aside(train_dir):
-  now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  aside = f'{train_dir.rstrip("/")}.{now}'
-  os.rename(train_dir, aside)
-  print(f'Moved {train_dir} to {aside}')
-
-
-def _check_same_run(run):
-  """Raises UserError if run.train_dir holds anything but this run."""
-  old = run_lib.load(run.train_dir)
-  ways_out = '--fresh starts over (and moves this directory aside), or choose '\
-      'another --train_dir'
-  if old is None:
-    if checkpoints.find(run.train_dir):
-      raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
-                      f'there is no telling what they are: {ways_out}')
-    return
-  for name in 'checksum', 'record_format':
-    if getattr(old, name) is None:  # Of the time before it was noted.
-      old = dataclasses.replace(old, **{name: getattr(run, name)})
-  was, wanted = old.identity(), run.identity()
-  different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
-               for name in {**was, **wanted}
-               if was.get(name) != wanted.get(name)]
-  if different:
-    raise UserError(f'{run.train_dir} holds a run with '
-                    + ', '.join(different) + f': {ways_out}')
-
-
-def _describe(run):
-  """Writes run.json, now that the graph shows that the run can be."""
-  old = run_lib.load(run.train_dir)
-  if old and old.num_towers != run.num_towers and tf.get_collection(
-      tf.GraphKeys.UPDATE_OPS):
-    raise UserError(
-        f'{run.train_dir} holds a run of {old.num_towers} towers, not '
-        f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
-  run_lib.save(run)
-
-
 def initialize(run):
   """Makes variables start from those of run.init_from, unless the run goes on
   already. To be called when the network is built, before `model.train()`."""
@@ -153,27 +90,42 @@ def initialize(run):
     checkpoints.initialize_from(run.init_from)
 
 
-def batch(run, data, augment=None):
-  """Returns the images and labels of a step, for all towers together.
+def distortion(run, data, augment=None):
+  """Returns what is done to images to train on them, see `inputs.Images`.
 
   Args:
     run: a prepared `Run`.
     data: its `directories.Dataset`.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.
-
-  Returns:
-    images: [run.global_batch, crop_size, crop_size, depth] of run.dtype.
-    labels: int32 [run.global_batch].
   """
-  distort = inputs.images_of(
+  return inputs.images_of(
       run.recipe, data.format,
       lambda: data.read_images(data.train)[:run.num_examples], augment,
       run.dtype).distort
+
+
+def batch(run, data, distort, files=None, part=None):
+  """Returns the images and labels of a step, for all towers together.
+
+  Args:
+    run: a prepared `Run`.
+    data: its `directories.Dataset`.
+    distort: its `distortion()`.
+    files: where the training records are on the host that reads them; None:
+      where data.train says.
+    part: a range, which of a step's images to make; None: all.
+
+  Returns:
+    images: [n, crop_size, crop_size, depth] of run.dtype; n is
+      run.global_batch or len(part).
+    labels: int32 [n].
+  """
   if run.input == 'tfdata':
-    return inputs.distorted_inputs(data.train, data.format, distort,
-                                   run.global_batch, run.seed, run.num_examples,
-                                   run.recipe.alternating_flip)
+    return inputs.distorted_inputs(
+        files or data.train, data.format, distort, run.global_batch, run.seed,
+        run.num_examples, run.recipe.alternating_flip, data.count(data.train),
+        part)
   min_queue_examples = int(
       run.num_examples * run.min_fraction_of_examples_in_queue)
   print(f'Filling queue with {min_queue_examples} CIFAR images before starting '
@@ -190,17 +142,20 @@ def session_config(log_device_placement=False, **options):
       gpu_options=tf.GPUOptions(allow_growth=True), **options)
 
 
-def loop(step, run, hooks=(), config=None):
+def loop(step, run, hooks=(), config=None, chief=None):
   """Trains from the newest checkpoint, or the start, to run.max_steps.
 
-  To be called in `open_train_dir()`, inside the graph, and last: the graph is
-  finalized.
+  To be called in `train_dirs.open_train_dir()`, inside the graph, and last: the
+  graph is finalized.
 
   Args:
     step: the `model.Step` to repeat.
     run: a prepared `Run`.
     hooks: further tf.train.SessionRunHooks, around each step's session.run().
     config: ConfigProto of the session; default: `session_config()`.
+    chief: the `cluster.Chief`, if the graph is spread over a cluster. When
+      workers are lost, training goes on from the newest checkpoint once they
+      are back.
 
   Raises:
     UserError: the loss, a gradient or a weight is not finite; or there are
@@ -209,31 +164,78 @@ def loop(step, run, hooks=(), config=None):
       exit code is 128 + the signal's number.
   """
   started = time.time()
+  checkpoint = _adopt_newest_checkpoint(run)
+  if checkpoint is None and os.path.exists(run_lib.path(run.train_dir)):
+    print(f'{run.train_dir} holds no checkpoint of this run yet: starting at '
+          'step 0.')
+  train_dirs.describe(run)
+  ops = _Ops(
+      step, tf.summary.merge_all(), _finite(),
+      tf.train.Scaffold(saver=tf.train.Saver(
+          max_to_keep=run.keep_checkpoints, save_relative_paths=True)))
+  tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
+  config = config or session_config(run.log_device_placement)
+  with cli.received_signals() as signals:
+    while True:
+      try:
+        number = _train(ops, run, hooks, config, chief, signals)
+        break
+      except cluster.Lost as e:
+        print(f'{cli.timestamp()}: lost {e}', flush=True)
+        chief.wait(signals)
+        checkpoint = _adopt_newest_checkpoint(run)
+        number = checkpoints.step_of(checkpoint) if checkpoint else 0
+        if signals:
+          break
+
+  took = cli.duration(time.time() - started)
+  if signals:
+    print(f'{signal.Signals(signals[0]).name}: stopped '
+          f'{"and saved " if number else ""}at step {number} of '
+          f'{run.max_steps}, after {took}. The same command, without --fresh, '
+          'goes on from there.', flush=True)
+    sys.exit(128 + signals[0])
+  print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
+        f'tensorboard --logdir={run.train_dir}', flush=True)
+
+
+class _Ops(NamedTuple):
+  """What the training loop runs."""
+  step: model.Step
+  summary: tf.Tensor
+  finite: tf.Tensor  # Whether all variables are.
+  scaffold: tf.train.Scaffold
+
+
+def _finite():
+  with tf.name_scope('finite'):
+    return tf.reduce_all([
+        tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables()
+        if v.dtype.base_dtype.is_floating])
+
+
+def _adopt_newest_checkpoint(run):
+  """Returns the checkpoint that sessions will start from, None without one."""
   checkpoint = checkpoints.newest(run.train_dir)
   if checkpoint:
     checkpoints.check_variables(
         checkpoint, {v.op.name: v for v in tf.global_variables()})
     checkpoints.adopt(checkpoint)
-  elif os.path.exists(run_lib.path(run.train_dir)):
-    print(f'{run.train_dir} holds no checkpoint of this run yet: starting at '
-          'step 0.')
-  _describe(run)
-  global_step = tf.train.get_or_create_global_step()
-  summary_op = tf.summary.merge_all()
-  with tf.name_scope('finite'):
-    finite = tf.reduce_all([
-        tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables()
-        if v.dtype.base_dtype.is_floating])
-  saver = tf.train.Saver(max_to_keep=run.keep_checkpoints,
-                         save_relative_paths=True)
-  creator = tf.train.ChiefSessionCreator(
-      tf.train.Scaffold(saver=saver), checkpoint_dir=run.train_dir,
-      config=config or session_config(run.log_device_placement))
+  return checkpoint
 
+
+def _train(ops, run, hooks, config, chief, signals):
+  """Trains in one session, until the end or a signal; returns the step.
+
+  Raises:
+    cluster.Lost: before that, workers ended.
+  """
+  watching = chief.watching if chief else contextlib.nullcontext
   # Explained inside the session, which takes some exceptions for the end.
-  with cli.received_signals() as signals, \
-      tf.train.MonitoredSession(creator, hooks) as session, \
-      filesystem.explained(run.train_dir), \
+  with watching(), tf.train.SingularMonitoredSession(
+      hooks, ops.scaffold, chief.target if chief else '', config,
+      run.train_dir) as session, \
+      filesystem.explained(run.train_dir), watching(), \
       summaries.Writer(run.train_dir) as writer:
 
     def run_without_hooks(fetches):
@@ -242,17 +244,16 @@ def loop(step, run, hooks=(), config=None):
 
     def save(number):
       """Saves what `number` steps have made of the variables."""
-      if not run_without_hooks(finite):
+      if not run_without_hooks(ops.finite):
         report.not_finite('after it, a weight is not finite')
       if not os.path.exists(run_lib.path(run.train_dir)):
         raise UserError(f'{run.train_dir}: was moved away or deleted')
       session.run_step_fn(lambda step_context: _save(
-          saver, step_context.session, run, number))
+          ops.scaffold.saver, step_context.session, run, number))
 
     report = reporting.Reporter(run)
-    tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
-    writer.graph(step.train_op)
-    number = saved = int(run_without_hooks(global_step))
+    writer.graph(ops.step.train_op)
+    number = saved = int(run_without_hooks(tf.train.get_global_step()))
     writer.start(number)
     writer.text('run', f'```json\n{run_lib.describe(run)}\n```', number)
     if number >= run.max_steps:
@@ -263,7 +264,7 @@ def loop(step, run, hooks=(), config=None):
     while number < run.max_steps and not signals and not session.should_stop():
       # Summaries ride on the step: a run of their own would cost a batch.
       due = number % run.summary_steps == 0
-      values, summary = session.run([step, summary_op if due else []])
+      values, summary = session.run([ops.step, ops.summary if due else []])
       report.step(values)
       if due:
         summary = tf.Summary.FromString(summary)
@@ -276,16 +277,7 @@ def loop(step, run, hooks=(), config=None):
         saved = number
     if number > saved:
       save(number)
-
-  took = cli.duration(time.time() - started)
-  if signals:
-    print(f'{signal.Signals(signals[0]).name}: stopped '
-          f'{"and saved " if number else ""}at step {number} of '
-          f'{run.max_steps}, after {took}. The same command, without --fresh, '
-          'goes on from there.', flush=True)
-    sys.exit(128 + signals[0])
-  print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
-        f'tensorboard --logdir={run.train_dir}', flush=True)
+  return number
 
 
 def _save(saver, session, run, number):

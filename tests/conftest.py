@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -65,35 +66,72 @@ def start():
     process.communicate()
 
 
-def run_main(name, arguments, out, err):
+def run_main(name, arguments, environment, out, err):
   """Does what `python -m cifar10.NAME ARGUMENTS... >OUT 2>ERR` does."""
+  os.environ.update(environment)
   for path, stream in (out, sys.stdout), (err, sys.stderr):
     os.dup2(os.open(path, os.O_WRONLY), stream.fileno())
   sys.argv = [name, *arguments]
   runpy.run_module(f'cifar10.{name}', run_name='__main__', alter_sys=True)
 
 
+class Program:
+  """A program, in a process forked from one that has imported TensorFlow: that
+  takes longer than most tests."""
+
+  def __init__(self, name, *arguments, **environment):
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['tensorflow.compat.v1'])
+    self._out, self._err = (tempfile.NamedTemporaryFile('r') for _ in range(2))
+    self._process = context.Process(target=run_main, args=(
+        name, arguments, environment, self._out.name, self._err.name))
+    self._process.start()
+
+  @property
+  def out(self):
+    """What it has written to stdout so far."""
+    self._out.seek(0)
+    return self._out.read()
+
+  @property
+  def err(self):
+    self._err.seek(0)
+    return self._err.read()
+
+  @property
+  def is_alive(self):
+    return self._process.is_alive()
+
+  def expect(self, text, count=1):
+    """Waits until it has written a text to stdout so often."""
+    deadline = time.time() + 120
+    while self.out.count(text) < count:
+      assert self.is_alive and time.time() < deadline, (
+          f'expected {text!r} of\n{self.out}\n{self.err}')
+      time.sleep(0.05)
+
+  def send(self, number):
+    """Sends it a signal."""
+    os.kill(self._process.pid, number)
+
+  def end(self):
+    """Waits for its end, and returns its exit code."""
+    self._process.join(timeout=120)
+    self.kill()
+    return self._process.exitcode
+
+  def kill(self):
+    self._process.kill()
+    self._process.join()
+
+
 @pytest.fixture(scope='session')
 def run_program():
-  """Runs a program to its end; returns exit code, stdout and stderr.
-
-  Each in a process of its own, which is forked from one that has imported
-  TensorFlow: that takes longer than most tests.
-  """
-  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-  context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['tensorflow.compat.v1'])
-
+  """Runs a program to its end; returns exit code, stdout and stderr."""
   def run(name, *arguments):
-    with tempfile.NamedTemporaryFile('r') as out, \
-        tempfile.NamedTemporaryFile('r') as err:
-      process = context.Process(target=run_main, args=(
-          name, arguments, out.name, err.name))
-      process.start()
-      process.join(timeout=120)
-      process.kill()
-      process.join()
-      return process.exitcode, out.read(), err.read()
+    program = Program(name, *arguments)
+    return program.end(), program.out, program.err
   return run
 
 

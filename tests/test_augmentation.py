@@ -5,20 +5,19 @@ import tensorflow.compat.v1 as tf
 from cifar10 import augmentation
 
 
+def seed_of(*numbers):
+  return augmentation.Seed(np.int64(numbers))
+
+
 def evaluate(function, images, *arguments):
   with tf.Graph().as_default(), tf.Session() as session:
     return session.run(function(tf.constant(images), *arguments))
 
 
-def numpy_standardize(image):
-  image = np.float64(image)
-  return (image - image.mean()) / max(image.std(), image.size**-0.5)
-
-
 def test_random_crop_is_a_window_at_every_place():
   images = np.arange(5 * 6, dtype=np.uint8).reshape(1, 5, 6, 1)
   images = np.repeat(images, 600, 0)
-  crops = evaluate(augmentation.random_crop, images, 3, [1, 2])
+  crops = evaluate(augmentation.random_crop, images, 3, seed_of(1, 2))
   assert crops.shape == (600, 3, 3, 1)
   corners = crops[:, 0, 0, 0]
   np.testing.assert_array_equal(
@@ -29,9 +28,21 @@ def test_random_crop_is_a_window_at_every_place():
   assert (counts[places] > 20).all() and counts[places].sum() == 600
 
 
+def test_cutout_is_one_grey_square_at_every_place():
+  images = np.zeros((600, 7, 6, 3), np.uint8)
+  out = evaluate(augmentation.cutout, images, 4, seed_of(1, 2))
+  assert out.dtype == np.uint8 and set(np.unique(out)) == {0, 128}
+  holes = out[..., 0] == 128
+  np.testing.assert_array_equal(out, 128 * holes[..., None].repeat(3, -1))
+  corners = [tuple(np.argwhere(hole)[0]) for hole in holes]
+  for hole, (y, x) in zip(holes, corners):
+    assert hole[y:y + 4, x:x + 4].all() and hole.sum() == 16
+  assert set(corners) == {(y, x) for y in range(4) for x in range(3)}
+
+
 def test_random_flip_mirrors_half_of_the_images():
   images = np.random.default_rng(0).integers(0, 9, (400, 2, 5, 3), np.uint8)
-  flipped = evaluate(augmentation.random_flip, images, [1, 2])
+  flipped = evaluate(augmentation.random_flip, images, seed_of(1, 2))
   mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
   same = (flipped == images).all((1, 2, 3))
   assert (mirrored | same).all()
@@ -40,7 +51,7 @@ def test_random_flip_mirrors_half_of_the_images():
 
 def test_crop_and_flip_at_once_are_one_after_the_other():
   images = np.random.default_rng(0).integers(0, 256, (50, 9, 9, 3), np.uint8)
-  crop, flip = np.int64([1, 2]), np.int64([3, 4])
+  crop, flip = seed_of(1, 2), seed_of(3, 4)
   with tf.Graph().as_default(), tf.Session() as session:
     once = augmentation.random_crop(tf.constant(images), 6, crop, flip)
     twice = augmentation.random_flip(
@@ -52,7 +63,7 @@ def test_crop_and_flip_at_once_are_one_after_the_other():
 def test_random_brightness_adds_one_number_an_image():
   images = np.random.default_rng(0).uniform(0, 255, (400, 2, 3, 3))
   delta = evaluate(augmentation.random_brightness, np.float32(images), 63.0,
-                   [1, 2]) - images
+                   seed_of(1, 2)) - images
   assert np.ptp(delta, axis=(1, 2, 3)).max() < 1e-3
   delta = delta.mean((1, 2, 3))
   assert -63 < delta.min() < -55 and 55 < delta.max() < 63
@@ -62,24 +73,13 @@ def test_random_brightness_adds_one_number_an_image():
 def test_random_contrast_scales_around_the_mean_of_each_channel():
   images = np.random.default_rng(0).uniform(0, 255, (400, 4, 4, 3))
   out = evaluate(augmentation.random_contrast, np.float32(images), 0.2, 1.8,
-                 [1, 2])
+                 seed_of(1, 2))
   means = images.mean((1, 2), keepdims=True)
   factors = (out - means) / (images - means)
   assert np.ptp(factors, axis=(1, 2, 3)).max() < 0.05
   factors = np.median(factors, axis=(1, 2, 3))
   assert 0.2 < factors.min() < 0.25 and 1.75 < factors.max() < 1.8
   np.testing.assert_allclose(out.mean((1, 2)), images.mean((1, 2)), atol=1e-3)
-
-
-def test_standardize_equals_tf_image():
-  images = np.random.default_rng(0).uniform(0, 255, (3, 4, 5, 3))
-  images[1] = 7  # A uniform image stays finite.
-  images = np.float32(images)
-  ours = evaluate(augmentation.standardize, images)
-  theirs = evaluate(tf.image.per_image_standardization, images)
-  np.testing.assert_allclose(ours, theirs, atol=1e-5)
-  np.testing.assert_allclose(ours[0], numpy_standardize(images[0]), atol=1e-5)
-  assert (ours[1] == 0).all()
 
 
 def test_pad_adds_black():
@@ -95,7 +95,8 @@ def test_affine_moves_a_dot_as_geometry_says():
   y, x = np.mgrid[:size, :size].astype(np.float32)
   # The picture of coordinates: where each pixel of the result is from.
   images = np.repeat(np.stack([x, y, 0 * x], -1)[None], n, 0)
-  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1, [3, 4])
+  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1,
+                 seed_of(3, 4))
   middle = out[:, 8:25, 8:25]  # What is from inside the picture.
   dx = (middle[:, 8, 12] - middle[:, 8, 4])[:, :2] / 8
   dy = (middle[:, 12, 8] - middle[:, 4, 8])[:, :2] / 8
@@ -117,13 +118,14 @@ def test_affine_moves_a_dot_as_geometry_says():
 
 def test_affine_takes_the_nearest_pixel_from_outside():
   images = np.full([50, 8, 8, 1], 7, np.float32)
-  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1, [1, 2])
+  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1,
+                 seed_of(1, 2))
   np.testing.assert_allclose(out, 7, rtol=1e-5)
 
 
 def test_reflect_crop_mirrors_the_border():
   images = np.random.default_rng(0).integers(0, 256, (200, 6, 6, 1), np.uint8)
-  found = evaluate(augmentation.reflect_crop, images, 6, np.int64([1, 2]))
+  found = evaluate(augmentation.reflect_crop, images, 6, seed_of(1, 2))
   padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), 'reflect')
   seen = set()
   for one, original in zip(found, padded):
@@ -147,53 +149,22 @@ def test_views_for_the_test():
   assert len(augmentation.TEST_VIEW_WEIGHTS) == 6
 
 
-def test_whitened_patches_are_decorrelated():
-  """Of what was measured, mean square 1 and no correlation; the first channel
-  varied most."""
-  rng = np.random.default_rng(0)
-  noise = rng.normal(size=(200, 9, 9, 3))
-  images = (noise + np.roll(noise, 1, 1) + noise.sum(3, keepdims=True)) * 20
-  images = (images + 128).clip(0, 255).astype(np.uint8)
-  with tf.Graph().as_default(), tf.Session() as session:
-    statistics = augmentation.statistics_variables('whiten', [9, 9, 3],
-                                                   lambda: images)
-    outputs = augmentation.whiten(tf.constant(images), statistics)
-    session.run(tf.global_variables_initializer())
-    found, kernel = session.run([outputs, statistics['whitening']])
-  assert found.shape == (200, 8, 8, 12)
-  flat = found.reshape(-1, 12)
-  np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(12), atol=0.02)
-  norms = np.sqrt((kernel**2).sum((0, 1, 2)))
-  assert (np.diff(norms) > 0).all()
-
-
 @pytest.mark.parametrize('name', augmentation.AUGMENTATIONS)
 def test_augmentations_are_functions_of_their_seed(name):
   augment = augmentation.AUGMENTATIONS[name]
   images = np.random.default_rng(0).integers(0, 256, (5, 10, 10, 3), np.uint8)
-  a, b, c = (evaluate(augment, images, 8, np.int64([1, seed]))
+  a, b, c = (evaluate(augment, images, 8, seed_of(1, seed))
              for seed in (1, 1, 2))
   assert a.shape == (5, 8, 8, 3)
   np.testing.assert_array_equal(a, b)
   assert name == 'none' or (a != c).any()
 
 
-@pytest.mark.parametrize('name, expected', [
-    ('unit', lambda x, _: x / 255),
-    ('mean_image', lambda x, all_: x - all_.mean(0)),
-    ('per_channel', lambda x, all_: (x - all_.mean((0, 1, 2))) / all_.std(
-        (0, 1, 2)))])
-def test_normalizations_equal_numpys(name, expected):
-  rng = np.random.default_rng(0)
-  training = rng.integers(0, 256, (2500, 6, 6, 3), np.uint8)
-  images = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
-  with tf.Graph().as_default(), tf.Session() as session:
-    variables = augmentation.statistics_variables(name, [4, 4, 3],
-                                                  lambda: training)
-    assert not tf.trainable_variables()
-    outputs = augmentation.NORMALIZATIONS[name](tf.constant(images), variables)
-    session.run(tf.global_variables_initializer())
-    found = session.run(outputs)
-  central = np.float64(training[:, 1:5, 1:5])
-  np.testing.assert_allclose(found, expected(np.float64(images), central),
-                             rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize('name', augmentation.AUGMENTATIONS)
+def test_a_part_of_a_batch_is_augmented_like_the_whole(name):
+  augment = augmentation.AUGMENTATIONS[name]
+  images = np.random.default_rng(0).integers(0, 256, (6, 10, 10, 3), np.uint8)
+  whole = evaluate(augment, images, 8, seed_of(1, 2))
+  parts = [evaluate(augment, images[first:end], 8, augmentation.Seed(
+      np.int64([1, 2]), first, 6)) for first, end in ((0, 2), (2, 3), (3, 6))]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)

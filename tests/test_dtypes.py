@@ -136,7 +136,7 @@ def test_a_step_that_overflows_changes_no_weight_but_counts(make_run, name,
   def flash(images, size, seed):
     """The third batch, and no other, is more than float16 can hold."""
     images = tf.cast(augmentation.central_crop(images, size), tf.float32)
-    return images * tf.where(tf.equal(seed[1], 2), 1e9, 1.0)
+    return images * tf.where(tf.equal(seed.value[1], 2), 1e9, 1.0)
 
   class Variables(tf.train.SessionRunHook):
 

@@ -17,6 +17,7 @@ from cifar10 import networks
 from cifar10 import optimizers
 from cifar10 import records
 from cifar10 import train
+from cifar10 import train_dirs
 from cifar10 import training
 from cifar10 import UserError
 from tests.conftest import assert_same_checkpoints
@@ -52,8 +53,13 @@ SIZES = {
         24 + 9 * (24 * 64 + 64**2 + 64 * 256 + 3 * 256**2)
         + 2 * (64 + 256 + 256) + 2560,
         9 * (31**2 * 24 * 64 + 15**2 * (64**2 + 64 * 256)
-             + (2 * 7**2 + 3**2) * 256**2) + 2560)}
-WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet')
+             + (2 * 7**2 + 3**2) * 256**2) + 2560),
+    'airnet_wide': (
+        24 + 9 * (24 * 128 + 128**2 + 128 * 384 + 3 * 384**2)
+        + 2 * (128 + 384 + 384) + 3840,
+        9 * (31**2 * 24 * 128 + 15**2 * (128**2 + 128 * 384)
+             + (2 * 7**2 + 3**2) * 384**2) + 3840)}
+WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet_wide')
 
 
 @pytest.mark.parametrize('name', networks.NETWORKS)
@@ -65,7 +71,8 @@ def test_size(name):
            'softmax': 3072 * 10, 'two_layer_fc': 3072 * 120,
            'baseline_cnn': 30**2 * 27 * 32, 'improved_cnn': 32**2 * 27 * 32,
            'resnet32': 32**2 * 27 * 16,
-           'airnet': 0}[name]  # Its biases stand before the first product.
+           # Their biases stand before the first product.
+           'airnet': 0, 'airnet_wide': 0}[name]
   assert size.training == 3 * size.inference - first
 
 
@@ -86,8 +93,9 @@ def test_any_number_of_images(name):
 
 
 @pytest.mark.parametrize('name, dtype', [
-    *((name, 'float32') for name in networks.NETWORKS if name != 'resnet32'),
-    pytest.param('resnet32', 'float32', marks=pytest.mark.long),
+    *(pytest.param(name, 'float32', marks=pytest.mark.long) if name in (
+        'resnet32', 'airnet_wide') else (name, 'float32')
+      for name in networks.NETWORKS),
     ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
 def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
   whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
@@ -120,10 +128,11 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
       network=name, batch_size=16, max_steps=3,
       train_dir=str(tmp_path / 'one')))
   network = networks.find(name)
-  with training.open_train_dir(one), tf.Graph().as_default():
+  with train_dirs.open_train_dir(one), tf.Graph().as_default():
     tf.set_random_seed(one.seed)
     step = tf.identity(tf.train.get_or_create_global_step())
-    images, labels = training.batch(one, data)
+    images, labels = training.batch(one, data,
+                                    training.distortion(one, data))
     logits = []
     for i in range(2):
       with tf.variable_scope('', reuse=i > 0):
@@ -232,7 +241,7 @@ def test_what_is_decayed():
       assert len(found) == 1 + 30 + 2 + 2
     elif name == 'two_layer_fc':
       assert found == {'hidden/weights', 'softmax_linear/weights'}
-    elif name == 'airnet':
+    elif name in ('airnet', 'airnet_wide'):
       assert found == names
     else:
       assert network.RECIPE.weight_decay == 0

@@ -22,6 +22,7 @@ from cifar10 import model
 from cifar10 import records
 from cifar10 import UserError
 from cifar10.networks import airnet
+from cifar10.networks import airnet_wide
 from cifar10.networks import baseline_cnn
 from cifar10.networks import improved_cnn
 from cifar10.networks import local
@@ -38,6 +39,7 @@ NETWORKS = {
     'improved_cnn': improved_cnn,
     'resnet32': resnet32,
     'airnet': airnet,
+    'airnet_wide': airnet_wide,
 }
 
 

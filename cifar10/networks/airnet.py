@@ -12,23 +12,24 @@ from cifar10.recipe import Recipe
 
 WIDTHS = 64, 256, 256
 RECIPE = Recipe(
-    epochs=12, batch_size=512, normalization='whiten',
+    epochs=13, batch_size=512, normalization='whiten',
     augmentation='reflect_crop', alternating_flip=True,
     optimizer='nesterov', momentum=0.85,
     learning_rate=1.5, learning_rate_batch=1024, schedule='linear',
-    knots=((0, 0.2), (2.5, 1), (12, 0.07)), weight_decay=0.00133,
+    knots=((0, 0.2), (2.5, 1), (13, 0.07)), weight_decay=0.00133,
     decayed_variables='.*', label_smoothing=0.2, lookahead_steps=5,
     scaled_variables='.*/batch_norm/offset', learning_rate_factor=64)
 PUBLISHED = '94.0%'
 MEASURED = '-'
 
 
-def inference(images, num_classes, tower=None):
-  """Whitened patches, [n, height, width, c], to [n, num_classes] logits."""
+def inference(images, num_classes, tower=None, widths=WIDTHS):
+  """Whitened patches, [n, height, width, c], to [n, num_classes] logits; with
+  `widths` feature maps in the blocks."""
   with tf.variable_scope('whitened'):
     x = tf.concat([images, -images], 3)
     x = tf.nn.relu(layers.add_biases(x, 0.0))
-  for i, width in enumerate(WIDTHS, 1):
+  for i, width in enumerate(widths, 1):
     with tf.variable_scope(f'block{i}'):
       x = _block(x, width, tower)
       layers.activation_summary(x)

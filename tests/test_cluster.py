@@ -1,0 +1,320 @@
+"""Clusters: what TF_CONFIG may say, their graph, and their life, with real
+processes on this machine.
+
+The ordinary suite kills a few times; after each checkpoint:
+
+    python -m pytest -m long tests/test_cluster.py -s
+"""
+
+import collections
+import json
+import random
+import re
+import shutil
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import checkpoints
+from cifar10 import multi_gpu_train
+from cifar10 import tf_config
+from cifar10 import training
+from cifar10 import UserError
+from tests.conftest import assert_same_checkpoints
+from tests.conftest import Program
+
+THREE = {'cluster': {'chief': ['h0:2222'], 'worker': ['h1:2222', 'h2:2222']},
+         'task': {'type': 'worker', 'index': 1}}
+
+
+def test_a_cluster_is_read_from_the_environment(monkeypatch):
+  monkeypatch.setenv('TF_CONFIG', json.dumps({**THREE, 'environment': 'cloud'}))
+  found = tf_config.from_environment()
+  assert str(found.chief) == 'the chief (h0:2222)'
+  assert [str(worker) for worker in found.workers] == [
+      'worker 0 (h1:2222)', 'worker 1 (h2:2222)']
+  assert found.me == found.workers[1]
+  assert found.me.device == '/job:worker/task:1'
+
+
+@pytest.mark.parametrize('text', [None, '', '  ', '{}',
+                                  '{"task": {"type": "chief"}}'])
+def test_without_a_cluster_there_is_none(monkeypatch, text):
+  monkeypatch.delenv('TF_CONFIG', raising=False)
+  if text is not None:
+    monkeypatch.setenv('TF_CONFIG', text)
+  assert tf_config.from_environment() is None
+
+
+@pytest.mark.parametrize('change, message', [
+    ('{"cluster": ', 'is no JSON: Expecting value'),
+    ('[1]', r'is \[1\]; expected {"cluster": {"chief": \["HOST:PORT"\]'),
+    ({'cluster': ['h0:1']}, r'its cluster is \["h0:1"\]'),
+    ({'task': None}, 'has no task with a type'),
+    ({'task': {'index': 0}}, 'has no task with a type'),
+    ({'task': {'type': 'evaluator', 'index': 0}},
+     'is an evaluator: for that, run python -m cifar10.eval'),
+    ({'task': {'type': 'worker', 'index': 2}},
+     'the task is worker 2, which its cluster does not have'),
+    ({'task': {'type': 'worker', 'index': '0'}}, 'the task is worker 0, which'),
+    ({'task': {'type': 'ps', 'index': 0}}, 'the task is ps 0, which'),
+    ({'cluster': {'worker': ['h1:1', 'h2:1']}}, 'has no chief, or several'),
+    ({'cluster': {'chief': ['h0:1', 'h1:1']}}, 'has no chief, or several'),
+    ({'cluster': {'chief': ['h0:1'], 'ps': ['h1:1']}}, "has the job 'ps'"),
+    ({'cluster': {'chief': 'h0:1'}}, 'chief is "h0:1"'),
+    ({'cluster': {'chief': ['h0']}}, r'chief is \["h0"\]'),
+    ({'cluster': {'chief': ['h0:70000']}}, r'chief is \["h0:70000"\]'),
+    ({'cluster': {'chief': ['h0:1'], 'worker': [7]}}, r'worker is \[7\]'),
+    ({'cluster': {'chief': ['h0:1'], 'worker': ['h1:1', 'h1:1']}},
+     'an address is there twice: h0:1, h1:1, h1:1')])
+def test_what_tf_config_may_not_be(monkeypatch, change, message):
+  monkeypatch.setenv('TF_CONFIG', change if isinstance(change, str)
+                     else json.dumps({**THREE, **change}))
+  with pytest.raises(UserError, match='TF_CONFIG: .*' + message) as e:
+    tf_config.from_environment()
+  assert '\n' not in str(e.value)
+
+
+@pytest.fixture
+def cluster_graph(make_run):
+  """The graph of two hosts with two GPUs each, which need not be there."""
+  run, data = training.prepare(make_run(num_towers=4, batch_size=3))
+  hosts = '/job:chief/task:0', '/job:worker/task:0'
+  devices = [f'{host}/gpu:{i}' for host in hosts for i in range(2)]
+  with tf.Graph().as_default() as graph, tf.device(hosts[0]):
+    multi_gpu_train.build(run, data, devices,
+                          files={hosts[1]: ['/there/a.bin', '/there/b.bin']})
+  return graph
+
+
+def test_each_host_makes_the_input_of_its_towers(cluster_graph):
+  found = collections.defaultdict(set)
+  for op in cluster_graph.get_operations():
+    if op.type in ('IteratorV2', 'Conv2D', 'ReadFile'):
+      found[op.type].add(op.device)
+  hosts = '/job:chief/task:0', '/job:worker/task:0'
+  assert found['IteratorV2'] == {f'{host}/device:CPU:0' for host in hosts}
+  assert found['ReadFile'] == found['IteratorV2']
+  assert found['Conv2D'] == {f'{host}/device:GPU:{i}' for host in hosts
+                             for i in range(2)}
+  names = [op.inputs[0].op.get_attr('value').string_val[0].decode()
+           for op in cluster_graph.get_operations()
+           if op.type == 'ReadFile' and 'worker' in op.device]
+  assert names == ['/there/a.bin', '/there/b.bin']
+
+
+def test_the_chief_keeps_all_variables(cluster_graph):
+  with cluster_graph.as_default():
+    assert {v.device for v in tf.global_variables()} == {
+        '/job:chief/task:0/device:CPU:0'}
+  updates = {op.device for op in cluster_graph.get_operations()
+             if op.type == 'ResourceApplyGradientDescent'}
+  assert updates == {'/job:chief/task:0/device:CPU:0'}
+
+
+def test_only_variables_and_gradients_cross_the_network(cluster_graph):
+  """And at the start the number of the step, for the input."""
+  def host(op):
+    return re.search('job:worker|$', op.device)[0]
+
+  with cluster_graph.as_default():
+    shapes = [v.shape for v in tf.trainable_variables()]
+  sent = collections.defaultdict(set)
+  for op in cluster_graph.get_operations():
+    for tensor in op.inputs:
+      if host(op) != host(tensor.op):
+        sent[host(op)].add(tensor.name)
+        assert tensor.shape in shapes or tensor.shape.rank == 0
+  to_worker, from_worker = sent['job:worker'], sent['']
+  for name in to_worker - {'host_2/input/ReadVariableOp:0'}:
+    assert re.fullmatch(r'tower_[23]/.*/ReadVariableOp:0', name)
+  for name in from_worker:
+    assert re.match(r'tower_[23]/(gradients/|Mean)', name)
+  # Of each tower, and in a step once: 10 variables, 10 gradients, 2 losses.
+  assert len(to_worker) == 1 + 2 * 10 and len(from_worker) == 2 * 12
+
+
+class Processes:
+  """A chief and two workers of two towers each, on this machine."""
+
+  def __init__(self, tmp_path, run, data_dirs):
+    self._run, self._data_dirs = run, data_dirs
+    sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(3)]
+    addresses = [f'127.0.0.1:{s.getsockname()[1]}' for s in sockets]
+    for s in sockets:
+      s.close()
+    self.addresses = addresses
+    self._cluster = {'chief': addresses[:1], 'worker': addresses[1:]}
+    self.programs = [None] * 3
+
+  def start(self, *numbers):
+    """Starts the chief, 0, or a worker, 1 or 2."""
+    for i in numbers:
+      task = {'type': 'worker', 'index': i - 1} if i else {
+          'type': 'chief', 'index': 0}
+      flags = [f'--{name}={getattr(self._run, name)}' for name in (
+          'train_dir', 'network', 'max_steps', 'checkpoint_steps',
+          'keep_checkpoints', 'log_frequency', 'batch_size')]
+      self.programs[i] = Program(
+          'multi_gpu_train', '--num_gpus=2', f'--data_dir={self._data_dirs[i]}',
+          *flags, TF_CONFIG=json.dumps({'cluster': self._cluster,
+                                        'task': task}))
+
+  def kill(self, number):
+    self.programs[number].kill()
+
+  def end(self):
+    """Waits for the end of all; returns their exit codes."""
+    return [program.end() for program in self.programs]
+
+
+@pytest.fixture
+def processes(tmp_path, data_dir, make_run):
+  """Makes `Processes`, each of which finds the data in a directory of its own,
+  and ends them with the test."""
+  made = []
+
+  def make(**arguments):
+    data_dirs = [tmp_path / f'data_{i}' for i in range(3)]
+    for directory in data_dirs:
+      shutil.copytree(data_dir, directory)
+    made.append(Processes(tmp_path, make_run(
+        **{'network': 'convnet', 'batch_size': 2, **arguments}), data_dirs))
+    return made[-1], data_dirs
+
+  yield make
+  for p in made:
+    for program in p.programs:
+      if program:
+        program.kill()
+
+
+def alone(make_run, tmp_path, **arguments):
+  """Trains six towers in this process; returns the last checkpoint."""
+  run = multi_gpu_train.train(
+      make_run(train_dir=str(tmp_path / 'alone'), **{
+          'network': 'convnet', 'batch_size': 2, **arguments}),
+      ['/cpu:0'] * 6)
+  return checkpoints.newest(run.train_dir)
+
+
+def test_a_cluster_equals_one_machine_whatever_happens(
+    processes, make_run, tmp_path, capsys):
+  """One cluster's life: started chief first, a worker killed, the chief killed,
+  both brought back."""
+  arguments = {'max_steps': 60, 'checkpoint_steps': 5, 'log_frequency': 1}
+  p, _ = processes(**arguments)
+  p.start(0)
+  chief = p.programs[0]
+  chief.expect(f'waiting for worker 0 ({p.addresses[1]}), worker 1 ('
+               f'{p.addresses[2]})')
+  p.start(1)
+  chief.expect(f'waiting for worker 1 ({p.addresses[2]})\n')
+  p.start(2)
+  worker = p.programs[2]
+  worker.expect('serves the chief')
+  chief.expect(': step 12,')
+  p.kill(1)
+  chief.expect(f'lost worker 0 ({p.addresses[1]})')
+  chief.expect(f'waiting for worker 0 ({p.addresses[1]})\n')
+  p.start(1)
+  chief.expect('Resuming at step ')
+  chief.expect(': step 30,')
+  p.kill(0)
+  for i in 1, 2:
+    p.programs[i].expect('is not there: waiting for it')
+  p.start(0)
+  assert p.end() == [0, 0, 0], p.programs[0].err
+  assert re.search(r'Resuming at step (25|30|35) of 60', p.programs[0].out)
+  assert worker.out.count('serves the chief') == 2
+  assert worker.out.rstrip().endswith('has ended, and so does this')
+  for program in p.programs:
+    assert 'without a password' in program.out
+    assert 'Traceback' not in program.err
+  expected = alone(make_run, tmp_path, **arguments)
+  found = checkpoints.newest(str(tmp_path / 'train'))
+  assert checkpoints.step_of(found) == 60
+  a, b = (tf.train.load_checkpoint(path) for path in (expected, found))
+  assert a.get_variable_to_shape_map() == b.get_variable_to_shape_map()
+  for name in a.get_variable_to_shape_map():
+    np.testing.assert_allclose(b.get_tensor(name), a.get_tensor(name),
+                               rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_ctrl_c_ends_all(processes):
+  p, _ = processes(max_steps=100000, log_frequency=1)
+  p.start(2, 1, 0)
+  p.programs[0].expect(': step 3,')
+  p.programs[0].send(signal.SIGINT)
+  assert p.end() == [130, 0, 0]
+  assert re.search(r'SIGINT: stopped and saved at step \d+',
+                   p.programs[0].out)
+
+
+def test_ctrl_c_while_a_worker_is_missing(processes):
+  p, _ = processes(max_steps=100000, log_frequency=1)
+  p.start(0, 1)
+  p.programs[0].expect('waiting for worker 1')
+  p.programs[0].send(signal.SIGINT)
+  p.programs[2] = p.programs[1]
+  assert p.end() == [130, 0, 0]
+  assert 'worker 1' in p.programs[0].out.splitlines()[-1]
+  assert 'Traceback' not in p.programs[0].err
+
+
+def test_a_worker_with_other_data_is_told(processes):
+  p, data_dirs = processes()
+  path = data_dirs[2] / 'cifar-10-batches-bin/data_batch_2.bin'
+  content = bytearray(path.read_bytes())
+  content[5] ^= 1
+  path.write_bytes(content)
+  p.start(0, 1, 2)
+  assert p.end() == [1, 1, 1]
+  problem = re.compile(
+      r'worker 1 \(.*\): has 300 training records in '
+      rf'{data_dirs[2]}/cifar-10-batches-bin, checksum (\w{{8}}); the chief '
+      r'\(.*\) expects 300 training records in '
+      rf'{data_dirs[2]}/cifar-10-batches-bin, checksum (?!\1)\w{{8}}\n')
+  assert re.fullmatch('error: ' + problem.pattern, p.programs[0].err)
+  for program in p.programs[1:]:
+    assert re.fullmatch(r'error: the chief \(.*\) ended: ' + problem.pattern,
+                        program.err)
+
+
+def test_an_address_that_is_taken(processes):
+  p, _ = processes()
+  with socket.create_server(('127.0.0.1', int(p.addresses[1].split(':')[1]))):
+    p.start(1)
+    assert p.programs[1].end() == 1
+  assert p.programs[1].err.startswith(
+      f'error: TF_CONFIG: cannot listen on {p.addresses[1]}: ')
+
+
+@pytest.mark.long
+def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
+  arguments = {'max_steps': 1000, 'checkpoint_steps': 50, 'log_frequency': 10}
+  expected = alone(make_run, tmp_path, **arguments)
+  p, _ = processes(**arguments)
+  p.start(0, 1, 2)
+  rng, killed, seen = random.Random(1), collections.Counter(), 0
+  while p.programs[0].is_alive:
+    found = checkpoints.find(str(tmp_path / 'train'))
+    step = checkpoints.step_of(found[0]) if found else 0
+    if seen < step < 1000:
+      seen = step
+      time.sleep(rng.uniform(0, 0.5))
+      number = rng.randrange(3)
+      if p.programs[0].is_alive:
+        p.kill(number)
+        time.sleep(rng.uniform(0, 3))
+        p.start(number)
+        killed[number] += 1
+    time.sleep(0.01)
+  assert p.end() == [0, 0, 0]
+  print(f'\nkilled: the chief {killed[0]} times, workers '
+        f'{killed[1] + killed[2]} times')
+  assert_same_checkpoints(expected, str(tmp_path / 'train/model.ckpt-1000'))

@@ -1,0 +1,67 @@
+"""Convolution: its gradients, and when they are made in a way of their own."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import convolution
+
+
+def numpy_kernel_gradient(inputs, upstream, size):
+  n, height, width, _ = inputs.shape
+  margin = size // 2
+  padded = np.pad(inputs, [(0, 0), (margin,) * 2, (margin,) * 2, (0, 0)])
+  return np.array([[np.einsum(
+      'nyxi,nyxo->io', padded[:, y:y + height, x:x + width], upstream)
+      for x in range(size)] for y in range(size)])
+
+
+def gradients(images_shape, size, channels, dtype='bfloat16', strides=1,
+              padding='SAME'):
+  """Returns the gradients' values and types of operations, and what they are
+  of."""
+  rng = np.random.default_rng(0)
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    # Small integers, whose sums bfloat16 represents: there is no rounding.
+    inputs, kernel = (
+        tf.constant(rng.integers(-1, 2, shape), dtype)
+        for shape in (images_shape, [size, size, images_shape[-1], channels]))
+    outputs = convolution.conv2d(inputs, kernel, strides, padding)
+    upstream = tf.constant(rng.integers(-1, 2, outputs.shape.as_list()), dtype)
+    fetches = tf.gradients(outputs, [inputs, kernel], upstream)
+    again = tf.gradients(tf.nn.conv2d(inputs, kernel, strides, padding),
+                         [inputs, kernel], upstream)
+    values = session.run([tf.cast(x, tf.float32) for x in (
+        *fetches, *again, inputs, upstream)])
+    types = {op.type for op in graph.get_operations()}
+  return values, types
+
+
+@pytest.mark.parametrize('shape, size, channels', [
+    ([8, 7, 7, 5], 3, 6), ([6, 4, 5, 3], 5, 2), ([30, 3, 3, 4], 3, 4),
+    ([3, 8, 8, 2], 1, 3)])
+def test_gradients_of_images_put_together(shape, size, channels):
+  values, types = gradients(shape, size, channels)
+  ours, kernels, theirs, _, inputs, upstream = values
+  assert 'Transpose' in types
+  np.testing.assert_array_equal(ours, theirs)
+  np.testing.assert_array_equal(
+      kernels, numpy_kernel_gradient(inputs, upstream, size))
+
+
+@pytest.mark.parametrize('shape, arguments', [
+    ([8, 7, 7, 5], {'dtype': 'float32'}), ([7, 7, 7, 5], {}),
+    ([2, 3, 3, 5], {}), ([8, 15, 15, 2], {}), ([8, 7, 7, 5], {'strides': 2}),
+    ([8, 7, 7, 5], {'padding': 'VALID'})])
+def test_other_gradients_are_tensorflows(shape, arguments):
+  values, types = gradients(shape, 3, 4, **arguments)
+  ours, kernels, theirs, their_kernels, _, _ = values
+  assert 'Transpose' not in types
+  np.testing.assert_array_equal(ours, theirs)
+  np.testing.assert_array_equal(kernels, their_kernels)
+
+
+def test_on_gpus_gradients_are_tensorflows(monkeypatch):
+  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [kind])
+  _, types = gradients([8, 7, 7, 5], 3, 6)
+  assert 'Transpose' not in types

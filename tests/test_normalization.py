@@ -1,0 +1,66 @@
+"""Normalizations, against numpy."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import normalization
+
+
+def numpy_standardize(image):
+  image = np.float64(image)
+  return (image - image.mean()) / max(image.std(), image.size**-0.5)
+
+
+def test_standardize_equals_tf_image():
+  images = np.random.default_rng(0).uniform(0, 255, (3, 4, 5, 3))
+  images[1] = 7  # A uniform image stays finite.
+  images = np.float32(images)
+  with tf.Graph().as_default(), tf.Session() as session:
+    ours, theirs = session.run([
+        normalization.standardize(tf.constant(images)),
+        tf.image.per_image_standardization(images)])
+  np.testing.assert_allclose(ours, theirs, atol=1e-5)
+  np.testing.assert_allclose(ours[0], numpy_standardize(images[0]), atol=1e-5)
+  assert (ours[1] == 0).all()
+
+
+def test_whitened_patches_are_decorrelated():
+  """Of what was measured, mean square 1 and no correlation; the first channel
+  varied most."""
+  rng = np.random.default_rng(0)
+  noise = rng.normal(size=(200, 9, 9, 3))
+  images = (noise + np.roll(noise, 1, 1) + noise.sum(3, keepdims=True)) * 20
+  images = (images + 128).clip(0, 255).astype(np.uint8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    statistics = normalization.statistics_variables('whiten', [9, 9, 3],
+                                                   lambda: images)
+    outputs = normalization.whiten(tf.constant(images), statistics)
+    session.run(tf.global_variables_initializer())
+    found, kernel = session.run([outputs, statistics['whitening']])
+  assert found.shape == (200, 8, 8, 12)
+  flat = found.reshape(-1, 12)
+  np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(12), atol=0.02)
+  norms = np.sqrt((kernel**2).sum((0, 1, 2)))
+  assert (np.diff(norms) > 0).all()
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('unit', lambda x, _: x / 255),
+    ('mean_image', lambda x, all_: x - all_.mean(0)),
+    ('per_channel', lambda x, all_: (x - all_.mean((0, 1, 2))) / all_.std(
+        (0, 1, 2)))])
+def test_normalizations_equal_numpys(name, expected):
+  rng = np.random.default_rng(0)
+  training = rng.integers(0, 256, (2500, 6, 6, 3), np.uint8)
+  images = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables = normalization.statistics_variables(name, [4, 4, 3],
+                                                  lambda: training)
+    assert not tf.trainable_variables()
+    outputs = normalization.NORMALIZATIONS[name](tf.constant(images), variables)
+    session.run(tf.global_variables_initializer())
+    found = session.run(outputs)
+  central = np.float64(training[:, 1:5, 1:5])
+  np.testing.assert_allclose(found, expected(np.float64(images), central),
+                             rtol=1e-4, atol=1e-4)
