@@ -118,9 +118,9 @@ def define_network_flags(networks):
 
 def define_tower_flag():
   """Defines the flag that says how many towers to train."""
-  flags.DEFINE_integer('num_gpus', 1, 'How many towers to train. Those that '
-                       'find no GPU of their own share one, or the CPU.',
-                       lower_bound=1)
+  flags.DEFINE_integer('num_gpus', 1, 'How many towers to train; in a cluster, '
+                       'on each host. Those that find no GPU of their own '
+                       'share one, or the CPU.', lower_bound=1)
 
 
 def define_training_flags(datasets, networks):

@@ -13,7 +13,9 @@ worker's process: a variable `announcement`, of what its data is, and a queue
 import contextlib
 import json
 import os
+import signal
 import time
+from typing import NamedTuple
 import uuid
 
 import tensorflow.compat.v1 as tf
@@ -23,13 +25,17 @@ from cifar10 import filesystem
 from cifar10 import UserError
 
 _POLL_SECS = 1
+_MUST_BE_EQUAL = {'count': 'number of training records',
+                  'checksum': 'checksum of the training records',
+                  'train': 'files', 'gpus': 'number of GPUs'}
 
 
 class Lost(Exception):
   """Workers ended while they were needed."""
 
 
-def _say(text):
+def say(text):
+  """Prints a line of text, with the time."""
   print(f'{cli.timestamp()}: {text}', flush=True)
 
 
@@ -51,7 +57,7 @@ def _start_server(cluster):
   """Returns a tf.train.Server for this process.
 
   Raises:
-    UserError: its address is taken, or not of this host.
+    UserError: its port is taken.
   """
   jobs = {'chief': [cluster.chief.address]}
   if cluster.workers:
@@ -61,8 +67,13 @@ def _start_server(cluster):
         'does what anybody who connects says, without a password: for '
         'networks that you trust, only.', flush=True)
   # Otherwise a call to a process that has ended, such as the one that closes
-  # a session, waits until that is back.
+  # a session, waits until that is back...
   os.environ.setdefault('GRPC_FAIL_FAST', 'true')
+  # ...and one to a host that vanished without a word, for ever: it is asked for
+  # a sign of life after five minutes, sooner than which servers take offence.
+  os.environ.setdefault('TF_GRPC_DEFAULT_OPTIONS',
+                        'grpc.keepalive_time_ms=300000,'
+                        'grpc.keepalive_timeout_ms=20000')
   try:
     return tf.train.Server(
         jobs, cluster.me.job, cluster.me.index,
@@ -81,46 +92,48 @@ def serve(cluster, data):
     data: the `directories.Dataset` that this worker finds.
 
   Raises:
-    UserError: what the chief says that ended it.
+    UserError: what the chief says that ended it; or the port is taken.
   """
   server = _start_server(cluster)
   with _session(server.target, cluster.me) as (session, announcement, end):
     value = tf.placeholder(tf.string, [])
     announce, size, dequeue = announcement.assign(value), end.size(), (
         end.dequeue())
-    session.run(announce, {value: json.dumps(
-        {'process': uuid.uuid4().hex, **_records(data)})})
+    session.run(announce, {value: json.dumps(_describe(data))})
     present = None
     while not session.run(size):
       before, present = present, cluster.chief.listens()
       if present != before:
-        _say(f'{cluster.me}: ' + (
+        say(f'{cluster.me}: ' + (
             f'serves {cluster.chief}' if present else
             f'{cluster.chief} is not there: waiting for it'))
       time.sleep(_POLL_SECS)
     problem = session.run(dequeue).decode()
   if problem:
     raise UserError(f'{cluster.chief} ended: {problem}')
-  _say(f'{cluster.me}: {cluster.chief} has ended, and so does this')
+  say(f'{cluster.me}: {cluster.chief} has ended, and so does this')
 
 
-def _records(data):
-  """Returns what there is to compare of training records, for JSON."""
-  return {'train': list(data.train), 'count': data.count(data.train),
-          'checksum': data.checksum}
+def _describe(data):
+  """Returns what there is to know of this process, for JSON."""
+  return {'process': uuid.uuid4().hex, 'train': list(data.train),
+          'count': data.count(data.train), 'checksum': data.checksum,
+          'gpus': len(tf.config.list_physical_devices('GPU'))}
 
 
-def _describe(records):
-  return (f'{records["count"]:,} training records in '
-          f'{os.path.dirname(records["train"][0])}, checksum '
-          f'{records["checksum"]}')
+class Host(NamedTuple):
+  """What the chief needs to know of a host to put towers on it."""
+  device: str  # What the names of its devices begin with.
+  gpus: int  # How many it has.
+  files: tuple  # Paths of its training records.
 
 
 class Chief:
   """The chief's view of its cluster.
 
-  To be used in a `with`: at its end, all workers that are there are told to
-  end, too.
+  To be used in a `with`: when that ends, for good or with an error, all workers
+  that are there are told to end too. Not on SIGTERM, after which something will
+  start the chief again: they wait for it.
   """
 
   def __init__(self, cluster):
@@ -128,6 +141,9 @@ class Chief:
 
     Args:
       cluster: the `Cluster`.
+
+    Raises:
+      UserError: its port is taken.
     """
     self._cluster = cluster
     self._announcements = {}  # What workers said, by `Task`.
@@ -140,74 +156,79 @@ class Chief:
     return self
 
   def __exit__(self, unused_type, error, unused_traceback):
-    problem = '' if error is None or isinstance(
-        error, (KeyboardInterrupt, SystemExit)) else str(error) or repr(error)
-    for task in self._cluster.workers:
-      if not self._announcement(task):
-        _say(f'{task} is not there, and so cannot be told that this is the end')
-        continue
-      with contextlib.suppress(tf.errors.OpError), _session(
-          self.target, self._cluster.chief, task) as (session, _, end):
-        session.run(end.enqueue(problem),
-                    options=tf.RunOptions(timeout_in_ms=5000))
-
-  def wait(self, signals=()):
-    """Waits until all workers are there.
-
-    Args:
-      signals: list; once anything is in it, waiting ends.
-    """
-    missing = None
-    while not signals:
-      self._announcements = {task: self._announcement(task)
-                             for task in self._cluster.workers}
-      before, missing = missing, [
-          task for task, found in self._announcements.items() if not found]
-      if not missing:
-        self._check()
+    problem = ''
+    if isinstance(error, SystemExit):
+      if error.code == 128 + signal.SIGTERM:
         return
-      if missing != before:
-        _say('waiting for ' + ', '.join(map(str, missing)))
-      time.sleep(_POLL_SECS)
+    elif error is not None and not isinstance(error, KeyboardInterrupt):
+      problem = filesystem.reason(error) or repr(error)
+    for task in self._cluster.workers:
+      try:
+        if not task.listens():
+          raise tf.errors.UnavailableError(None, None, 'does not answer')
+        with _session(self.target, self._cluster.chief, task) as (
+            session, _, end):
+          session.run(end.enqueue(problem),
+                      options=tf.RunOptions(timeout_in_ms=5000))
+      except tf.errors.OpError as e:
+        say(f'{task} could not be told to end: {filesystem.reason(e)}')
 
-  def devices(self, num_gpus):
-    """Returns a device for each tower, `num_gpus` of them on each host: its
-    GPUs in turn, or its CPU. Waits for the workers."""
-    self.wait()
-    with tf.Session(self.target, graph=tf.Graph()) as session:
-      names = [tf.DeviceSpec.from_string(device.name)
-               for device in session.list_devices()]
-    devices = []
-    for task in (self._cluster.chief, *self._cluster.workers):
-      gpus = sum((name.job, name.task, name.device_type) == (
-          *task[:2], 'GPU') for name in names)
-      devices += spread(num_gpus, gpus, task.device)
-    return devices
-
-  def files(self, data):
-    """Returns the paths of the training records on each worker, by the device
-    of its `Task`. They have to stay there.
+  def hosts(self, data):
+    """Waits until all workers are there.
 
     Args:
       data: the `directories.Dataset` of the chief.
 
+    Returns:
+      A `Host` for each task, the chief first.
+
     Raises:
       UserError: a worker has other records.
     """
-    records = _records(data)
-    self._expected = {task: {**records, 'train': found['train']}
-                      for task, found in self._announcements.items()}
-    self._check()
-    return {task.device: found['train']
-            for task, found in self._announcements.items()}
+    mine = _describe(data)
+    self._expected = {task: {'count': mine['count'],
+                             'checksum': mine['checksum']}
+                      for task in self._cluster.workers}
+    self.wait()
+    # What is in the graph has to stay so.
+    self._expected = dict(self._announcements)
+    return [Host(task.device, found['gpus'], tuple(found['train']))
+            for task, found in ((self._cluster.chief, mine),
+                                *self._announcements.items())]
+
+  def wait(self, signals=()):
+    """Waits until all workers are there, and have what they should.
+
+    Args:
+      signals: list; once anything is in it, waiting ends.
+
+    Raises:
+      UserError: a worker has other records than the chief, or than it had.
+    """
+    missing = None
+    while not signals:
+      before, missing = missing, []
+      for task in self._cluster.workers:
+        found = self._announcements[task] = self._announcement(task)
+        if not found:
+          missing.append(task)
+      if not missing:
+        self._check()
+        return
+      if missing != before:
+        say('waiting for ' + ', '.join(map(str, missing)))
+      time.sleep(_POLL_SECS)
 
   def _check(self):
     for task, expected in self._expected.items():
       found = self._announcements[task]
-      if any(found[key] != value for key, value in expected.items()):
+      different = [f'{name}: {found[key]}, expected {expected[key]}'
+                   for key, name in _MUST_BE_EQUAL.items()
+                   if found[key] != expected.get(key, found[key])]
+      if different:
         raise UserError(
-            f'{task}: has {_describe(found)}; {self._cluster.chief} expects '
-            + _describe(expected))
+            f'{task}, data in {os.path.dirname(found["train"][0])}: '
+            + '; '.join(different))
 
   @contextlib.contextmanager
   def watching(self):
@@ -221,7 +242,7 @@ class Chief:
       if not lost and not isinstance(e, (tf.errors.AbortedError,
                                          tf.errors.UnavailableError)):
         raise
-      raise Lost(', '.join(lost) or filesystem.reason(e)) from e
+      raise Lost(', '.join(lost) or filesystem.reason(e)) from None
 
   def _announcement(self, task):
     """Returns what a worker says of itself, None while it does not."""
@@ -232,15 +253,3 @@ class Chief:
       if session.run(announcement.is_initialized()):
         return json.loads(session.run(announcement.read_value()))
     return None
-
-
-def spread(num_towers, gpus, task=''):
-  """Returns devices for towers: GPUs in turn, or the CPU without any.
-
-  Args:
-    num_towers: how many devices.
-    gpus: how many GPUs there are.
-    task: what the names of the devices begin with.
-  """
-  return [f'{task}/gpu:{i % gpus}' if gpus else f'{task}/cpu:0'
-          for i in range(num_towers)]

@@ -27,14 +27,12 @@ def conv2d(inputs, kernel, strides, padding):
   Returns:
     [n, height / strides, width / strides, channels] with padding 'SAME'.
   """
-  outputs_of = functools.partial(tf.nn.conv2d, inputs, kernel, strides, padding)
-  count = _images_in_a_tile(inputs)
-  if (count < 3 or strides != 1 or padding != 'SAME' or kernel.shape[0] % 2 == 0
-      or tf.config.list_physical_devices('GPU')):
-    return outputs_of()
-  with tf.get_default_graph().gradient_override_map(
-      {'Conv2D': _register_gradient(count)}):
-    return outputs_of()
+  count, gradients = _images_in_a_tile(inputs), {}
+  if count > 2 and strides == 1 and padding == 'SAME' and (
+      kernel.shape[0] % 2) and _takes_dilated_kernels():
+    gradients['Conv2D'] = _register_gradient(count)
+  with tf.get_default_graph().gradient_override_map(gradients):
+    return tf.nn.conv2d(inputs, kernel, strides, padding)
 
 
 def _images_in_a_tile(inputs):
@@ -46,25 +44,53 @@ def _images_in_a_tile(inputs):
 
 
 @functools.lru_cache(maxsize=None)
+def _takes_dilated_kernels():
+  """Returns whether this processor does: oneDNN's gradients take dilated
+  kernels, TensorFlow's own do not, and which it is depends on the processor."""
+  with tf.Graph().as_default(), tf.device('/cpu:0'), tf.Session(
+      config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    images = tf.zeros([1, 3, 6, 1], tf.bfloat16)
+    try:
+      session.run(_kernel_gradient(images, [3, 3, 1, 1], images, 2))
+    except tf.errors.OpError:
+      return False
+  return True
+
+
+@functools.lru_cache(maxsize=None)
 def _register_gradient(count):
   """Returns the name of the gradient, registered once: see lrn.py."""
   def gradient(op, upstream):
     inputs, kernel = op.inputs
+    together = 1 if _is_on_gpu(op) else count
     return (
         tf.nn.conv2d_backprop_input(inputs.shape, kernel, upstream,
                                     [1, 1, 1, 1], 'SAME'),
-        tf.nn.conv2d_backprop_filter(
-            _interleave(inputs, count), kernel.shape,
-            _interleave(upstream, count), [1, 1, 1, 1], 'SAME',
-            dilations=[1, 1, count, 1]))
+        _kernel_gradient(_interleave(inputs, together), kernel.shape,
+                         _interleave(upstream, together), together))
 
   name = f'Convolution-{uuid.uuid4()}'
   tf.RegisterGradient(name)(gradient)
   return name
 
 
+def _is_on_gpu(op):
+  device = tf.DeviceSpec.from_string(op.device).device_type
+  if device is None:  # TensorFlow chooses.
+    return bool(tf.config.list_physical_devices('GPU'))
+  return device == 'GPU'
+
+
+def _kernel_gradient(inputs, shape, upstream, dilation):
+  return tf.nn.conv2d_backprop_filter(
+      inputs, shape, upstream, [1, 1, 1, 1], 'SAME',
+      dilations=[1, 1, dilation, 1])
+
+
 def _interleave(images, count):
   """Makes one image of `count`: all their first columns, all their second..."""
+  if count == 1:
+    return images
   n, height, width, channels = images.shape.as_list()
   images = tf.reshape(images, [n // count, count, height, width, channels])
   return tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]),

@@ -11,6 +11,7 @@ writes EXPORT_DIR/tflite/1/model.tflite for LiteRT, which takes uint8 images.
 """
 
 import contextlib
+import os
 import pathlib
 import shutil
 import tempfile
@@ -49,9 +50,9 @@ def export(checkpoint_dir, export_dir, format='saved_model', dtype=None):
     if dtype not in (None, 'float32'):
       raise UserError(f'--dtype={dtype}: --format=tflite computes in float32')
     dtype = 'float32'
+    # In EXPORT_DIR itself, TensorFlow Serving would take it for a version.
+    export_dir = os.path.join(export_dir, format)
   export_dir = pathlib.Path(export_dir)
-  if format == 'tflite':
-    export_dir /= format  # Which TensorFlow Serving would take for a version.
   with filesystem.explained(export_dir), \
       _next_version(export_dir) as (part, directory):
     if format == 'saved_model':

@@ -27,8 +27,8 @@ def import_csv(directory, path, size, test_fraction, strict=False):
   Args:
     directory: pathlib.Path of the directory of record files to make.
     path: of a CSV file; its lines are PATH,LABEL, with paths from the list's
-      own directory and labels that are numbers or names. A first line that
-      does not name a file is a headline.
+      own directory and labels that are numbers or names. A first line whose
+      PATH neither exists nor ends like a picture's is a headline.
     size: height and width of the records, in pixels.
     test_fraction: the part of each class that is not trained on.
     strict: whether to refuse unreadable pictures, or to leave them out.
@@ -147,10 +147,7 @@ def _split(pictures, test_fraction):
   rng, train, test = np.random.default_rng(1), [], []
   for label in sorted(by_label):
     own = [by_label[label][i] for i in rng.permutation(len(by_label[label]))]
-    count = round(test_fraction * len(own))
-    if test_fraction:
-      count = max(count, 1)
-    count = min(count, len(own) - 1)
+    count = min(max(round(test_fraction * len(own)), 1), len(own) - 1)
     test += own[:count]
     train += own[count:]
   return train, test

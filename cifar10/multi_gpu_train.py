@@ -71,42 +71,59 @@ def _mean(tensors):
   return tf.add_n(tensors) / len(tensors)
 
 
-def find_devices(num_towers):
-  """Returns a device for each tower: GPUs in turn, or the CPU without any."""
-  return cluster_lib.spread(num_towers,
-                            len(tf.config.list_physical_devices('GPU')))
+def find_devices(num_towers, gpus=None, host=''):
+  """Returns a device for each tower: GPUs in turn, or the CPU without any.
+
+  Args:
+    num_towers: how many devices.
+    gpus: how many GPUs the host has; None: as many as are found here.
+    host: what the names of its devices begin with.
+  """
+  if gpus is None:
+    gpus = len(tf.config.list_physical_devices('GPU'))
+  return [f'{host}/gpu:{i % gpus}' if gpus else f'{host}/cpu:0'
+          for i in range(num_towers)]
 
 
-def train(run, devices, fresh=False, hooks=(), augment=None, config=None,
+def train(run, devices=None, fresh=False, hooks=(), augment=None, config=None,
           chief=None):
   """Trains to run.max_steps, from where an earlier call left off.
 
   Args:
     run: a `run.Run`; of as many towers as there are devices.
-    devices: a device for each tower; several towers may share one.
+    devices: a device for each tower; several towers may share one. None, with a
+      chief: those of its hosts, for run.num_towers.
     fresh: whether to move an existing run.train_dir aside and start over.
-    hooks: further tf.train.SessionRunHooks.
+    hooks: further tf.train.SessionRunHooks; begin() is called for each session.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.
     config: ConfigProto of the session; default: `training.session_config()`.
-    chief: the `cluster.Chief`, where some devices are other hosts'.
+    chief: the `cluster.Chief`, if there is a cluster.
 
   Returns:
     The `Run`, with what was None filled in.
   """
-  run = dataclasses.replace(run, num_towers=len(devices))
+  if devices:
+    run = dataclasses.replace(run, num_towers=len(devices))
   run, data = training.prepare(run, augment)
   if chief and run.input == 'queue':
     raise UserError('--input=queue: expected tfdata, of which each host of a '
                     'cluster makes its part')
-  files = chief.files(data) if chief else {}
-  with train_dirs.open_train_dir(run, fresh), tf.Graph().as_default(), \
-      tf.device(chief and chief.device):
-    print('Towers: ' + ', '.join(
-        f'tower_{i} on {device}' for i, device in enumerate(devices)),
-        flush=True)
-    training.loop(build(run, data, devices, augment, files), run, hooks, config,
-                  chief)
+  with train_dirs.open_train_dir(run, fresh):
+    files = {}
+    if chief and train_dirs.is_done(run):
+      chief, devices = None, find_devices(run.num_towers)
+    elif chief:
+      hosts = chief.hosts(data)
+      files = {host.device: host.files for host in hosts}
+      devices = [device for host in hosts for device in find_devices(
+          run.num_towers // len(hosts), host.gpus, host.device)]
+    with tf.Graph().as_default(), tf.device(chief and chief.device):
+      print('Towers: ' + ', '.join(
+          f'tower_{i} on {device}' for i, device in enumerate(devices)),
+          flush=True)
+      training.loop(build(run, data, devices, augment, files), run, hooks,
+                    config, chief)
   return run
 
 
@@ -179,8 +196,10 @@ def main():
   if cluster is None:
     run = train(run, find_devices(FLAGS.num_gpus), FLAGS.fresh)
   elif cluster.me == cluster.chief:
+    run = dataclasses.replace(
+        run, num_towers=FLAGS.num_gpus * (1 + len(cluster.workers)))
     with cluster_lib.Chief(cluster) as chief:
-      run = train(run, chief.devices(FLAGS.num_gpus), FLAGS.fresh, chief=chief)
+      run = train(run, fresh=FLAGS.fresh, chief=chief)
   else:
     cluster_lib.serve(cluster, dataset.ensure(run.dataset, run.data_dir,
                                               run.data_url))

@@ -91,8 +91,8 @@ class Run:
     """Returns what must stay the same for a run to be the same, by name.
 
     Not the number of towers, as they share out one global batch (where it
-    matters all the same, `training.loop()` sees to it), and not the length of
-    the run, unless its steps depend on it.
+    matters all the same, `train_dirs.describe()` sees to it), and not the
+    length of the run, unless its steps depend on it.
     """
     recipe = dataclasses.asdict(self.recipe)
     del recipe['batch_size']

@@ -31,12 +31,16 @@ class Task(NamedTuple):
     return f'/job:{self.job}/task:{self.index}'
 
   def listens(self):
-    """Returns whether anything answers at its address."""
+    """Returns whether a server answers at its address.
+
+    One that speaks HTTP/2, as gRPC does, says so without being asked. That of a
+    process that is stopped says nothing, and calls to it would wait for ever.
+    """
     host, _, port = self.address.rpartition(':')
     try:
-      socket.create_connection((host.strip('[]'), int(port)), 2).close()
-      return True
-    except OSError:
+      with socket.create_connection((host.strip('[]'), int(port)), 2) as s:
+        return bool(s.recv(1))
+    except (OSError, UnicodeError):  # The latter of names that cannot be.
       return False
 
 
@@ -72,7 +76,7 @@ def from_environment():
     config = json.loads(text)
   except (ValueError, RecursionError) as e:
     raise UserError(f'TF_CONFIG: is no JSON: {e}; {_EXPECTED}') from e
-  check(isinstance(config, dict), f'is {text}')
+  check(isinstance(config, dict), f'is {json.dumps(config)}')
   if not config.get('cluster'):
     return None
   jobs, task = config['cluster'], config.get('task')
@@ -85,7 +89,7 @@ def from_environment():
     check(job in ('chief', 'worker', 'evaluator'), f'its cluster has the job '
           f'{job!r}. There are a chief, which keeps the variables, and workers')
     check(isinstance(addresses, list) and all(
-        isinstance(address, str) and re.fullmatch(r'\S+:\d+', address)
+        isinstance(address, str) and re.fullmatch(r'[^\s/]+:\d+', address)
         and 0 < int(address.rpartition(':')[2]) < 2**16
         for address in addresses), f'{job} is {json.dumps(addresses)}')
   check(len(jobs.get('chief', [])) == 1, 'its cluster has no chief, or several')
@@ -95,6 +99,8 @@ def from_environment():
   check(len(addresses) == len(set(addresses)),
         'an address is there twice: ' + ', '.join(addresses))
   job, index = task['type'], task.get('index', 0)
-  me = [task for task in tasks if task[:2] == (job, index)]
-  check(me, f'the task is {job} {index}, which its cluster does not have')
+  me = [task for task in tasks
+        if task[:2] == (job, index) and index is not True]
+  check(me, f'the task is {job} {json.dumps(index)}, which its cluster does '
+        'not have')
   return Cluster(tasks[0], tuple(tasks[1:]), *me)

@@ -68,6 +68,12 @@ def _check_same_run(run):
                     + ', '.join(different) + f': {ways_out}')
 
 
+def is_done(run):
+  """Returns whether the newest checkpoint is of the last step."""
+  checkpoint = checkpoints.newest(run.train_dir)
+  return bool(checkpoint) and checkpoints.step_of(checkpoint) >= run.max_steps
+
+
 def describe(run):
   """Writes run.json, when the graph, built by now, shows that the run can be.
   """

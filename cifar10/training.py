@@ -151,7 +151,9 @@ def loop(step, run, hooks=(), config=None, chief=None):
   Args:
     step: the `model.Step` to repeat.
     run: a prepared `Run`.
-    hooks: further tf.train.SessionRunHooks, around each step's session.run().
+    hooks: further tf.train.SessionRunHooks, around each step's session.run();
+      begin() is called for each session, of which there are several when
+      workers are lost.
     config: ConfigProto of the session; default: `session_config()`.
     chief: the `cluster.Chief`, if the graph is spread over a cluster. When
       workers are lost, training goes on from the newest checkpoint once they
@@ -181,12 +183,12 @@ def loop(step, run, hooks=(), config=None, chief=None):
         number = _train(ops, run, hooks, config, chief, signals)
         break
       except cluster.Lost as e:
-        print(f'{cli.timestamp()}: lost {e}', flush=True)
-        chief.wait(signals)
-        checkpoint = _adopt_newest_checkpoint(run)
+        cluster.say(f'lost {e}')
+      chief.wait(signals)
+      checkpoint = _adopt_newest_checkpoint(run)
+      if signals:
         number = checkpoints.step_of(checkpoint) if checkpoint else 0
-        if signals:
-          break
+        break
 
   took = cli.duration(time.time() - started)
   if signals:

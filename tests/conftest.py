@@ -103,12 +103,14 @@ class Program:
   def is_alive(self):
     return self._process.is_alive()
 
-  def expect(self, text, count=1):
-    """Waits until it has written a text to stdout so often."""
+  def expect(self, text):
+    """Waits until it has written a text to stdout."""
     deadline = time.time() + 120
-    while self.out.count(text) < count:
-      assert self.is_alive and time.time() < deadline, (
-          f'expected {text!r} of\n{self.out}\n{self.err}')
+    while True:
+      waiting = self.is_alive and time.time() < deadline
+      if text in self.out:
+        return
+      assert waiting, f'expected {text!r} of\n{self.out}\n{self.err}'
       time.sleep(0.05)
 
   def send(self, number):

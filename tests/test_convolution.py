@@ -5,6 +5,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import convolution
+from cifar10 import multi_gpu_train
+from cifar10 import training
 
 
 def numpy_kernel_gradient(inputs, upstream, size):
@@ -62,6 +64,31 @@ def test_other_gradients_are_tensorflows(shape, arguments):
 
 
 def test_on_gpus_gradients_are_tensorflows(monkeypatch):
+  with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
+    inputs = tf.zeros([8, 7, 7, 5], tf.bfloat16)
+    kernel = tf.zeros([3, 3, 5, 6], tf.bfloat16)
+    tf.gradients(convolution.conv2d(inputs, kernel, 1, 'SAME'), kernel)
+  assert 'Transpose' not in {op.type for op in graph.get_operations()}
   monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [kind])
   _, types = gradients([8, 7, 7, 5], 3, 6)
   assert 'Transpose' not in types
+
+
+def test_processors_that_take_no_dilated_kernels(monkeypatch):
+  monkeypatch.setattr(convolution, '_takes_dilated_kernels', lambda: False)
+  _, types = gradients([8, 7, 7, 5], 3, 6)
+  assert 'Transpose' not in types
+
+
+def test_which_of_airnets_gradients_are_of_images_put_together(make_run):
+  run, data = training.prepare(make_run(network='airnet', dtype='bfloat16',
+                                        batch_size=16))
+  with tf.Graph().as_default() as graph:
+    multi_gpu_train.build(run, data, ['/cpu:0'])
+  dilations = {op.name.split('/tower_0/')[1]: op.get_attr('dilations')[2]
+               for op in graph.get_operations()
+               if op.type == 'Conv2DBackpropFilter'}
+  assert {name.partition('/Conv2D_grad')[0]: dilation
+          for name, dilation in dilations.items()} == {
+              'block1/conv1': 1, 'block1/conv2': 1, 'block2/conv1': 1,
+              'block2/conv2': 4, 'block3/conv1': 4, 'block3/conv2': 8}

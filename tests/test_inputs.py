@@ -37,6 +37,18 @@ def batches(count, files, batch_size=4, seed=1, first_step=0):
       return [session.run(fetches) for _ in range(count)]
 
 
+def test_statistics_are_of_what_is_cropped(files):
+  _, images = files
+  recipe = dataclasses.replace(RECIPE, normalization='mean_image')
+  with tf.Graph().as_default(), tf.Session() as session:
+    preprocess = inputs.images_of(recipe, TINY, lambda: images).preprocess
+    outputs = preprocess(tf.constant(images))
+    session.run(tf.global_variables_initializer())
+    found = session.run(outputs)
+  cropped = np.float64(images[:, :, 1:5])
+  np.testing.assert_allclose(found, cropped - cropped.mean(0), atol=1e-4)
+
+
 def evaluate(function, *arguments):
   with tf.Graph().as_default(), tf.Session() as session:
     return session.run(function(*arguments))

@@ -159,10 +159,12 @@ def test_program(run_program, data_dir, tmp_path):
   train_dir = tmp_path / 'train'
   code, out, err = run_program(
       'multi_gpu_train', '--num_gpus=2', '--batch_size=8', '--max_steps=3',
-      '--eval_at_end', f'--data_dir={data_dir}', f'--train_dir={train_dir}')
+      '--eval_at_end', '--tta',
+      f'--data_dir={data_dir}', f'--train_dir={train_dir}')
   assert code == 0, err
   assert 'Towers: tower_0 on ' in out
   assert 'step 0, loss = ' in out
-  assert re.search(r'precision @ 1 = 0\.\d{3} \(step 3, 130 examples, '
-                   r'cross-entropy \d\.\d{3}, cifar10 test\)', out)
+  for ending in '', ', test-time augmentation':
+    assert re.search(r'precision @ 1 = 0\.\d{3} \(step 3, 130 examples, '
+                     rf'cross-entropy \d\.\d{{3}}, cifar10 test{ending}\)', out)
   assert (train_dir / 'model.ckpt-3.index').exists()
