@@ -20,7 +20,7 @@ RECIPE = Recipe(
     decayed_variables='.*', label_smoothing=0.2, lookahead_steps=5,
     scaled_variables='.*/batch_norm/offset', learning_rate_factor=64)
 PUBLISHED = '94.0%'
-MEASURED = '-'
+MEASURED = '89.2%, 90.1% with test-time augmentation'
 
 
 def inference(images, num_classes, tower=None, widths=WIDTHS):

@@ -13,7 +13,7 @@ RECIPE = dataclasses.replace(
     airnet.RECIPE, epochs=26, knots=((0, 0.2), (5, 1), (26, 0.05)),
     learning_rate=1.25, augmentation='reflect_crop_cutout')
 PUBLISHED = '95% to 96%'
-MEASURED = '-'
+MEASURED = '90.5%, 91.3% with test-time augmentation'
 
 
 def inference(images, num_classes, tower=None):
