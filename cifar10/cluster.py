@@ -67,13 +67,8 @@ def _start_server(cluster):
         'does what anybody who connects says, without a password: for '
         'networks that you trust, only.', flush=True)
   # Otherwise a call to a process that has ended, such as the one that closes
-  # a session, waits until that is back...
+  # a session, waits until that is back.
   os.environ.setdefault('GRPC_FAIL_FAST', 'true')
-  # ...and one to a host that vanished without a word, for ever: it is asked for
-  # a sign of life after five minutes, sooner than which servers take offence.
-  os.environ.setdefault('TF_GRPC_DEFAULT_OPTIONS',
-                        'grpc.keepalive_time_ms=300000,'
-                        'grpc.keepalive_timeout_ms=20000')
   try:
     return tf.train.Server(
         jobs, cluster.me.job, cluster.me.index,
