@@ -298,12 +298,28 @@ def test_a_server_that_says_nothing_is_not_there():
   assert not task.listens()
 
 
-def test_a_worker_with_other_data_is_told(processes):
-  p, data_dirs = processes()
-  path = data_dirs[2] / 'cifar-10-batches-bin/data_batch_2.bin'
+def change(data_dir):
+  """Changes a pixel of a training record."""
+  path = data_dir / 'cifar-10-batches-bin/data_batch_2.bin'
   content = bytearray(path.read_bytes())
   content[5] ^= 1
   path.write_bytes(content)
+
+
+def test_a_worker_that_comes_back_with_other_data(processes):
+  p, data_dirs = processes(network='softmax', max_steps=10**6, log_frequency=1)
+  p.start(0, 1, 2)
+  p.programs[0].expect(': step 3,')
+  p.kill(2)
+  change(data_dirs[2])
+  p.start(2)
+  assert p.end() == [1, 1, 1]
+  assert 'checksum of the training records: ' in p.programs[2].err
+
+
+def test_a_worker_with_other_data_is_told(processes):
+  p, data_dirs = processes()
+  change(data_dirs[2])
   p.start(0, 1, 2)
   assert p.end() == [1, 1, 1]
   problem = re.compile(
