@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from typing import NamedTuple
 import uuid
@@ -88,21 +89,25 @@ def serve(cluster, data):
 
   Raises:
     UserError: what the chief says that ended it; or the port is taken.
+    SystemExit: SIGINT or SIGTERM came; the code is 128 + its number.
   """
   server = _start_server(cluster)
-  with _session(server.target, cluster.me) as (session, announcement, end):
+  with cli.received_signals() as signals, _session(
+      server.target, cluster.me) as (session, announcement, end):
     value = tf.placeholder(tf.string, [])
     announce, size, dequeue = announcement.assign(value), end.size(), (
         end.dequeue())
     session.run(announce, {value: json.dumps(_describe(data))})
     present = None
-    while not session.run(size):
+    while not signals and not session.run(size):
       before, present = present, cluster.chief.listens()
       if present != before:
         say(f'{cluster.me}: ' + (
             f'serves {cluster.chief}' if present else
             f'{cluster.chief} is not there: waiting for it'))
       time.sleep(_POLL_SECS)
+    if signals:
+      sys.exit(128 + signals[0])
     problem = session.run(dequeue).decode()
   if problem:
     raise UserError(f'{cluster.chief} ended: {problem}')
@@ -179,12 +184,17 @@ class Chief:
 
     Raises:
       UserError: a worker has other records.
+      SystemExit: SIGINT or SIGTERM came; the code is 128 + its number.
     """
     mine = _describe(data)
     self._expected = {task: {'count': mine['count'],
                              'checksum': mine['checksum']}
                       for task in self._cluster.workers}
-    self.wait()
+    # Not by KeyboardInterrupt, which is lost while Python frees a session.
+    with cli.received_signals() as signals:
+      self.wait(signals)
+    if signals:
+      sys.exit(128 + signals[0])
     # What is in the graph has to stay so.
     self._expected = dict(self._announcements)
     return [Host(task.device, found['gpus'], tuple(found['train']))
