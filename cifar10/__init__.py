@@ -5,6 +5,15 @@ nothing in TensorFlow: everything is built inside an explicit `tf.Graph()`.
 """
 
 import difflib
+import signal
+import sys
+
+if sys.argv[:1] == ['-m'] and any(
+    argument.startswith('cifar10.') for argument in sys.orig_argv):
+  # This is a program, and will import TensorFlow, which takes seconds: until
+  # `cli.run()`, Ctrl-C ends it without a traceback.
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class UserError(Exception):

@@ -6,6 +6,7 @@ import gzip
 import pathlib
 import shutil
 import tarfile
+import urllib.parse
 import zlib
 
 from cifar10 import directories
@@ -96,8 +97,8 @@ def prepare(directory, source, urls=()):
     directory: pathlib.Path of it; archives and extracted files beside it are
       used.
     source: the `Source`.
-    urls: where to download from, instead of the known places. They end in the
-      archive's name.
+    urls: where to download from, instead of the known places. Their paths end
+      in the archive's name; parameters, such as a signature, may follow.
 
   Raises:
     UserError: there is no getting them, or what there is is damaged.
@@ -124,10 +125,10 @@ def prepare(directory, source, urls=()):
 
   names = ' or '.join(archive.name for archive in source.archives)
   for url in urls:
-    if not url.endswith(tuple(archive.name for archive in source.archives)):
+    if not any(_is_of(url, archive) for archive in source.archives):
       raise UserError(f'--data_url={url}: expected a URL that ends in {names}')
   for archive in source.archives:
-    places = [u for u in urls if u.endswith(archive.name)] or (
+    places = [u for u in urls if _is_of(u, archive)] or (
         () if urls else archive.urls)
     path = data_dir / (archive.name + '.part')
     failed = download.fetch(places, str(path), archive.size, archive.md5)
@@ -148,6 +149,11 @@ Ways out:
   --dataset=synthetic: pictures made up on the spot, to try the programs""")
 
 
+def _is_of(url, archive):
+  """Returns whether a URL is of an archive, with whatever parameters."""
+  return urllib.parse.urlsplit(url).path.endswith(archive.name)
+
+
 def extract(directory, archive, source):
   """Fills a directory from an archive, with the files that are wanted, wherever
   else in it they say they want to go.
@@ -165,10 +171,16 @@ def extract(directory, archive, source):
         fileobj=_Bounded(file)) as tar:
       convert(directory, archive, source, (
           (pathlib.PurePath(member.name).name, tar.extractfile(member))
-          for member in tar if member.isfile()))
+          for member in tar if _is_plain(member)))
   except (tarfile.TarError, gzip.BadGzipFile, EOFError, ValueError,
           zlib.error) as e:
     raise UserError(f'{archive}: cannot be extracted: {e}') from e
+
+
+def _is_plain(member):
+  """Returns whether a tarfile.TarInfo is of a file whose content is all in the
+  archive: sparse files have gaps, of any size."""
+  return member.isreg() and not member.issparse()
 
 
 def convert(directory, place, source, files):

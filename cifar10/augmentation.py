@@ -9,6 +9,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import UserError
+
 
 class Seed(NamedTuple):
   """Where the random numbers for images of a batch come from.
@@ -101,7 +103,7 @@ def test_views(images):
     [6 * n, height, width, depth], one view of all images after the other.
   """
   height, width = images.shape[1:3]
-  padded = pad(images, 1, 'REFLECT')
+  padded = pad(images, 1, 'REFLECT' if min(height, width) > 1 else 'SYMMETRIC')
   views = []
   for image in (images, padded[:, :height, :width],
                 padded[:, 2:2 + height, 2:2 + width]):
@@ -117,7 +119,14 @@ AUGMENTATIONS = {'none': central_crop, 'crop_and_color': crop_and_color,
 
 def pad(images, margin, mode='CONSTANT'):
   """Adds `margin` pixels of 0, or as tf.pad() otherwise has them, on each side.
+
+  Raises:
+    UserError: mode is 'REFLECT', and the images have no pixels to mirror.
   """
+  height, width = images.shape[1:3]
+  if mode == 'REFLECT' and min(height, width) <= margin:
+    raise UserError(f'images of {height}x{width} are too small to add {margin} '
+                    'mirrored pixels on each side')
   return tf.pad(images, [[0, 0], [margin, margin], [margin, margin], [0, 0]],
                 mode)
 

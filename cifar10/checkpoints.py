@@ -49,9 +49,19 @@ def newest(directory):
       return None
 
 
+def check_path(path):
+  """Raises UserError if TensorFlow would take the path of a checkpoint, or of
+  its directory, for a pattern: it would find no checkpoint, or delete those of
+  another directory that the pattern matches."""
+  if re.search(r'[*?[\\]', os.fspath(path)):
+    raise UserError(f'{path}: expected a path without *, ?, [ and \\, which '
+                    'TensorFlow takes for patterns in names of checkpoints')
+
+
 def sound(path):
   """Returns the path of a checkpoint, as savers take it; UserError unless its
   every byte is as it was written."""
+  check_path(path)
   problem = _problem(path, identity(path))
   if problem:
     raise UserError(problem)
@@ -107,22 +117,34 @@ def identity(path):
 @functools.lru_cache(maxsize=16)
 def _problem(path, unused_identity):
   """Returns what is wrong with a checkpoint, None if nothing is."""
-  index, data = f'{path}.index', f'{path}.data-00000-of-00001'
+  index = f'{path}.index'
   if os.path.exists(path):
-    index = data = path  # The format before TensorFlow 1.0, one file.
-  for name in index, data:
-    if not os.path.exists(name):
-      return f'{name}: is missing'
+    index = path  # The format before TensorFlow 1.0, one file.
+  if not os.path.exists(index):
+    return f'{index}: is missing'
   # The index and each tensor carry a checksum, which reading verifies.
-  name = index
+  damaged = index
   try:
     reader = tf.train.load_checkpoint(path)
-    name = data
+    damaged = ' or '.join(data_files(path)) or index
     for tensor in reader.get_variable_to_shape_map():
       reader.get_tensor(tensor)
   except Exception as e:  # Damaged files raise almost anything.
-    return f'{name}: is damaged: {filesystem.reason(e)}'
+    problem = filesystem.reason(e)
+    # The index tells how many data files there should be.
+    if named := re.match(r'(.*\.data-\d{5}-of-\d{5}); No such', problem):
+      return f'{named[1]}: is missing'
+    if shard := re.search(r' shard (\d+) ', problem):
+      damaged = ' or '.join(file for file in data_files(path)
+                            if f'.data-{int(shard[1]):05}-' in file)
+    return f'{damaged}: is damaged: {problem}'
   return None
+
+
+def data_files(path):
+  """Returns the paths of the files with the values of a checkpoint: one, or
+  several if its saver was sharded, as that of a MonitoredTrainingSession is."""
+  return sorted(glob.glob(f'{glob.escape(path)}.data-?????-of-?????'))
 
 
 def adopt(path):
@@ -180,9 +202,14 @@ def copy(path, directory):
   os.makedirs(directory, exist_ok=True)
   name = os.path.basename(path)
   target = os.path.join(directory, name)
-  for suffix in '.data-00000-of-00001', '.index':
-    shutil.copyfile(path + suffix, f'{target}.part')
-    os.replace(f'{target}.part', target + suffix)
+  data = data_files(path)
+  if not data:
+    raise FileNotFoundError(path)
+  # The index last: of a checkpoint that is being deleted, it goes first.
+  for file in [*data, f'{path}.index']:
+    copied = os.path.join(directory, os.path.basename(file))
+    shutil.copyfile(file, f'{copied}.part')
+    os.replace(f'{copied}.part', copied)
   sound(target)
   tf.train.update_checkpoint_state(directory, name, [name])
   for other in find(directory):

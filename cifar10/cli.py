@@ -3,17 +3,16 @@
 Flags are defined by the functions here when a program starts, never at import.
 """
 
-import contextlib
 import dataclasses
-import datetime
+import math
 import signal
 import sys
-import threading
 
 from absl import app
 from absl import flags
 import tensorflow.compat.v1 as tf
 
+from cifar10 import console
 from cifar10 import fields
 from cifar10 import filesystem
 from cifar10 import look_up
@@ -41,18 +40,34 @@ def run(main, with_arguments=False):
         raise UserError(f'unexpected argument {argv[1]!r}: flags are written '
                         '--name=value')
       for name in FLAGS:
-        if name.endswith('_dir') and FLAGS[name].present and not (
-            FLAGS[name].value):
-          raise UserError(f'--{name}=: expected a directory')
+        _check_flag(FLAGS[name])
       with filesystem.explained('input or output'):
         main(*[argv[1:]] * with_arguments)
     except UserError as e:
       _fail(e)
     except KeyboardInterrupt:
       sys.exit(128 + signal.SIGINT)
+    if not console.is_complete():
+      sys.exit(1)
+
+  console.raise_signals()
+  console.prepare_streams()
   for flag in FLAGS.flags_by_module_dict().get(__name__, ()):
     FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # For --help.
   app.run(main_with_messages, flags_parser=_parse_flags)
+
+
+def _check_flag(flag):
+  """Raises UserError for values that flags of their type never take."""
+  value, expected = flag.value, None
+  if flag.name.endswith('_dir') and flag.present and not value:
+    expected = 'a directory'
+  elif isinstance(value, float) and not math.isfinite(value):
+    expected = 'a finite number'
+  elif isinstance(value, str) and not fields.is_utf8(value):
+    expected = 'text in UTF-8'
+  if expected:
+    raise UserError(f'--{flag.name}={value}: expected {expected}')
 
 
 def _parse_flags(arguments):
@@ -129,7 +144,8 @@ def define_training_flags(datasets, networks):
   _define('train_dir', 'Directory of checkpoints and event files; a run that '
           'it holds is resumed.')
   flags.DEFINE_bool('fresh', False,
-                    'Start over: an existing train_dir is moved aside.')
+                    'Start over: a run in train_dir is moved into a directory '
+                    'inside.')
   define_network_flags(networks)
   _define('init_from', 'Checkpoint, or train_dir of another run, to start '
           'from: from its variables of the same names and shapes.')
@@ -176,42 +192,15 @@ def define_device_flag():
 
 
 def run_from_flags(network):
-  """Returns the `Run` that the flags describe, of the `network` they name."""
+  """Returns the `Run` that the flags describe, of the `network` they name.
+
+  Raises:
+    UserError: they describe none that there can be.
+  """
+  if 'tta' in FLAGS and FLAGS.tta and not FLAGS.eval_at_end:
+    raise UserError('--tta: is for the evaluation at the end: add '
+                    '--eval_at_end')
   values = {field.name: FLAGS[field.name].value
             for field in dataclasses.fields(Run) if field.name in FLAGS}
   return Run(**{**values, 'recipe': recipe.override(network.RECIPE,
                                                     FLAGS.recipe)})
-
-
-@contextlib.contextmanager
-def received_signals():
-  """Yields a list that takes in the first SIGINT and SIGTERM, which would
-  otherwise end the process."""
-  received, before = [], {}
-
-  def receive(number, _):
-    received.append(number)
-    signal.signal(number, before[number])
-
-  if threading.current_thread() is threading.main_thread():
-    for number in signal.SIGINT, signal.SIGTERM:
-      before[number] = signal.signal(number, receive)
-  try:
-    yield received
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-
-
-def timestamp():
-  """Returns the time of day as the tutorial's programs print it."""
-  return datetime.datetime.now().isoformat(' ', 'microseconds')
-
-
-def duration(seconds):
-  """Returns '42s', '8m 05s' or '3h 07m'."""
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours}h {minutes:02}m'
-  return f'{minutes}m {seconds:02}s' if minutes else f'{seconds}s'

@@ -14,14 +14,13 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from typing import NamedTuple
 import uuid
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import cli
+from cifar10 import console
 from cifar10 import filesystem
 from cifar10 import UserError
 
@@ -37,7 +36,7 @@ class Lost(Exception):
 
 def say(text):
   """Prints a line of text, with the time."""
-  print(f'{cli.timestamp()}: {text}', flush=True)
+  print(f'{console.timestamp()}: {text}', flush=True)
 
 
 @contextlib.contextmanager
@@ -89,10 +88,10 @@ def serve(cluster, data):
 
   Raises:
     UserError: what the chief says that ended it; or the port is taken.
-    SystemExit: SIGINT or SIGTERM came; the code is 128 + its number.
+    SystemExit: a signal came, see `console.received_signals()`.
   """
   server = _start_server(cluster)
-  with cli.received_signals() as signals, _session(
+  with console.received_signals() as signals, _session(
       server.target, cluster.me) as (session, announcement, end):
     value = tf.placeholder(tf.string, [])
     announce, size, dequeue = announcement.assign(value), end.size(), (
@@ -106,9 +105,7 @@ def serve(cluster, data):
             f'serves {cluster.chief}' if present else
             f'{cluster.chief} is not there: waiting for it'))
       time.sleep(_POLL_SECS)
-    if signals:
-      sys.exit(128 + signals[0])
-    problem = session.run(dequeue).decode()
+    problem = '' if signals else session.run(dequeue).decode()
   if problem:
     raise UserError(f'{cluster.chief} ended: {problem}')
   say(f'{cluster.me}: {cluster.chief} has ended, and so does this')
@@ -132,8 +129,8 @@ class Chief:
   """The chief's view of its cluster.
 
   To be used in a `with`: when that ends, for good or with an error, all workers
-  that are there are told to end too. Not on SIGTERM, after which something will
-  start the chief again: they wait for it.
+  that are there are told to end too. Not on SIGTERM or SIGHUP, after which
+  something will start the chief again: they wait for it.
   """
 
   def __init__(self, cluster):
@@ -158,7 +155,7 @@ class Chief:
   def __exit__(self, unused_type, error, unused_traceback):
     problem = ''
     if isinstance(error, SystemExit):
-      if error.code == 128 + signal.SIGTERM:
+      if error.code in (128 + signal.SIGTERM, 128 + signal.SIGHUP):
         return
     elif error is not None and not isinstance(error, KeyboardInterrupt):
       problem = filesystem.reason(error) or repr(error)
@@ -184,17 +181,15 @@ class Chief:
 
     Raises:
       UserError: a worker has other records.
-      SystemExit: SIGINT or SIGTERM came; the code is 128 + its number.
+      SystemExit: a signal came, see `console.received_signals()`.
     """
     mine = _describe(data)
     self._expected = {task: {'count': mine['count'],
                              'checksum': mine['checksum']}
                       for task in self._cluster.workers}
     # Not by KeyboardInterrupt, which is lost while Python frees a session.
-    with cli.received_signals() as signals:
+    with console.received_signals() as signals:
       self.wait(signals)
-    if signals:
-      sys.exit(128 + signals[0])
     # What is in the graph has to stay so.
     self._expected = dict(self._announcements)
     return [Host(task.device, found['gpus'], tuple(found['train']))

@@ -44,8 +44,8 @@ def ensure(name, data_dir, urls=(), archives=None):
   Args:
     name: one of DATASETS; None: `own` where there is such, else `cifar10`.
     data_dir: directory to find them below, or to put them there.
-    urls: where to download from, instead of the known places. They end in the
-      archive's name.
+    urls: where to download from, instead of the known places, see
+      `archives.prepare()`.
     archives: `archives.Archive`s to use, instead of the known ones.
 
   Returns:

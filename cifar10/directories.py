@@ -9,6 +9,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -59,7 +60,7 @@ class Dataset:
 
   def pick(self, files, indices):
     """Returns some of the images in these of its files, uint8 [n, height,
-    width, depth] array, without reading the others."""
+    width, depth] array."""
     images = [records.images(records.read(path, self.format), self.format)
               for path in files]
     ends = np.cumsum([len(part) for part in images])
@@ -147,6 +148,11 @@ def _read_format(directory):
 
 def _checksum(path):
   """Returns the CRC-32 of a file, in hexadecimal."""
+  return _checksum_of_state(path, filesystem.state(path))
+
+
+@functools.lru_cache(maxsize=1024)
+def _checksum_of_state(path, unused_state):
   checksum = 0
   with path.open('rb') as f:
     while chunk := f.read(1 << 20):

@@ -8,13 +8,19 @@ import errno
 import hashlib
 import http.client
 import os
+import queue
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
 from cifar10.progress import Progress
 
 _CHUNK = 1 << 16
+# A source that delivers less, in bytes a second over so many seconds, is left
+# for the next one. (The official server has been seen at 50 kB/s.)
+_LEAST_SPEED, _SPEED_SECS = 5000, 30
 
 
 def fetch(urls, part, size, md5, timeout=5):
@@ -88,7 +94,7 @@ def _append_from(url, part, size, timeout):
     headers = {'Range': f'bytes={start}-'} if start else {}
     print(f'Downloading {url} ({size / 1e6:,.1f} MB)', file=sys.stderr)
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=timeout) as response:
+    with _open(request, timeout) as response:
       # Without support for ranges the file comes from its beginning.
       skip = 0 if response.status == 206 else start
       length = response.headers.get('Content-Length')
@@ -96,8 +102,16 @@ def _append_from(url, part, size, timeout):
       if length is not None and int(length) != expected:
         raise ValueError(f'offers {int(length):,} bytes, expected {expected:,}')
       progress = Progress(size, 'MB', start)
+      mark, received = time.monotonic(), 0
       while f.tell() < size:
         chunk = response.read1(min(_CHUNK, skip or size - f.tell()))
+        received += len(chunk)
+        if (seconds := time.monotonic() - mark) > _SPEED_SECS:
+          if received < _LEAST_SPEED * seconds:
+            raise ConnectionError(
+                f'delivers {received / seconds:,.0f} bytes a second, expected '
+                f'{_LEAST_SPEED:,} or more')
+          mark, received = time.monotonic(), 0
         if not chunk:
           raise ConnectionError(f'ended after {f.tell():,} of {size:,} bytes')
         if skip:
@@ -105,6 +119,27 @@ def _append_from(url, part, size, timeout):
         else:
           f.write(chunk)
         progress.report(f.tell())
+
+
+def _open(request, timeout):
+  """Returns what urlopen() does, or raises what it raises, but in a bounded
+  time: its own timeout bounds silences, not headers that come byte by byte."""
+  answers = queue.SimpleQueue()
+
+  def answer():
+    try:
+      answers.put(urllib.request.urlopen(request, timeout=timeout))
+    except Exception as e:
+      answers.put(e)
+
+  threading.Thread(target=answer, daemon=True).start()
+  try:
+    found = answers.get(timeout=_SPEED_SECS)
+  except queue.Empty:
+    raise TimeoutError(f'no answer in {_SPEED_SECS} seconds') from None
+  if isinstance(found, Exception):
+    raise found
+  return found
 
 
 def _size(path):

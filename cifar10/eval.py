@@ -11,7 +11,6 @@ directory without it, from the 2016 code, holds the tutorial's network.
 import dataclasses
 import json
 import os
-import sys
 import time
 
 from absl import flags
@@ -19,6 +18,7 @@ import numpy as np
 
 from cifar10 import checkpoints
 from cifar10 import cli
+from cifar10 import console
 from cifar10 import dataset
 from cifar10 import evaluation
 from cifar10 import filesystem
@@ -60,15 +60,22 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
     tta: whether to average over flipped and shifted images.
 
   Raises:
-    SystemExit: SIGINT or SIGTERM came; the exit code is 128 + its number.
+    SystemExit: a signal came, see `console.received_signals()`.
     UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
   """
-  if keep_best and eval_data != 'holdout':
-    raise UserError('--keep_best: the best one is chosen by records that were '
-                    'held out from the training: add --eval_data=holdout')
+  checkpoints.check_path(checkpoint_dir)
+  if keep_best:
+    checkpoints.check_path(keep_best)
+    if eval_data != 'holdout':
+      raise UserError('--keep_best: the best one is chosen by records that '
+                      'were held out from the training: add '
+                      '--eval_data=holdout')
+    if os.path.realpath(keep_best) == os.path.realpath(checkpoint_dir):
+      raise UserError(f'--keep_best={keep_best}: is the directory of the run, '
+                      'which keeps its own checkpoints: expected another one')
   evaluated, next_time, told = None, 0, False
   with filesystem.explained(eval_dir), summaries.Writer(eval_dir) as writer, \
-      cli.received_signals() as signals:
+      console.received_signals() as signals:
     while not signals:
       checkpoint = checkpoints.newest(checkpoint_dir)
       run = trained.run_of(checkpoint_dir)
@@ -87,8 +94,8 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
         except trained.CheckpointGone:
           next_time = 0
           continue
-        evaluation.print_result(result, run, eval_data, tta)
         description = publish(result, data, eval_dir, writer)
+        evaluation.print_result(result, run, eval_data, tta)
         if print_report:
           print(report.table(description), flush=True)
         if keep_best:
@@ -105,7 +112,6 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
           print(f'No checkpoint in {checkpoint_dir} yet: waiting', flush=True)
           told = True
         time.sleep(1)
-  sys.exit(128 + signals[0])
 
 
 def publish(result, data, eval_dir, writer):
@@ -153,37 +159,41 @@ def publish(result, data, eval_dir, writer):
 
 
 def _keep_best(directory, checkpoint, run, result):
-  """Copies the checkpoint if it is more precise than the one there."""
+  """Copies the checkpoint if it is more precise than the one there.
+
+  Raises:
+    UserError: there is something else, or another process is at work there.
+  """
   path = os.path.join(directory, 'best.json')
-  kept, best = checkpoints.find(directory), run_lib.load(directory)
-  if best is None and kept:
-    raise UserError(f'--keep_best={directory}: holds other checkpoints')
-  if best and best.identity() != run.identity():
-    raise UserError(f'--keep_best={directory}: holds the best of another run')
-  # Of each that was the best, as the next may be half copied when this ends.
-  precisions = {}
-  if os.path.exists(path):
+  with filesystem.locked(directory):
+    kept, best = checkpoints.find(directory), run_lib.load(directory)
+    if (kept or best) and not os.path.exists(path):
+      raise UserError(f'--keep_best={directory}: holds other checkpoints')
+    if best and best.identity() != run.identity():
+      raise UserError(f'--keep_best={directory}: holds the best of another run')
+    # Of each that was the best, as the next may be half copied when this ends.
+    precisions = {}
+    if os.path.exists(path):
+      try:
+        precisions = dict(json.loads(filesystem.read_text(path)))
+        kept_precision = precisions[str(checkpoints.step_of(kept[0]))]
+        if best and kept_precision >= result.metrics['Precision @ 1']:
+          return
+      except (IndexError, KeyError):
+        pass  # It ended before there was one.
+      except (TypeError, ValueError) as e:
+        raise UserError(f'{path}: is no table of precisions: {e}') from e
+    precisions[str(result.step)] = result.metrics['Precision @ 1']
+    # It is as far as it is, so that nobody waits for the rest of it.
+    run = dataclasses.replace(run, train_dir=directory, max_steps=result.step)
+    filesystem.write_text(path, json.dumps(precisions))
+    if best is None:
+      run_lib.save(run)
     try:
-      precisions = dict(json.loads(filesystem.read_text(path)))
-      kept_precision = precisions[str(checkpoints.step_of(kept[0]))]
-      if kept_precision >= result.metrics['Precision @ 1']:
-        return
-    except (IndexError, KeyError):
-      pass  # It ended before there was one.
-    except (TypeError, ValueError) as e:
-      raise UserError(f'{path}: is no table of precisions: {e}') from e
-  precisions[str(result.step)] = result.metrics['Precision @ 1']
-  os.makedirs(directory, exist_ok=True)
-  # It is as far as it is, so that nobody waits for the rest of it.
-  run = dataclasses.replace(run, train_dir=directory, max_steps=result.step)
-  if best is None:
+      checkpoints.copy(checkpoint, directory)
+    except FileNotFoundError:
+      return  # The trainer has deleted it in favour of a newer one.
     run_lib.save(run)
-  filesystem.write_text(path, json.dumps(precisions))
-  try:
-    checkpoints.copy(checkpoint, directory)
-  except FileNotFoundError:
-    return  # The trainer has deleted it in favour of a newer one.
-  run_lib.save(run)
   print(f'The best so far: copied to {directory}', flush=True)
 
 

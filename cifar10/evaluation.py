@@ -8,11 +8,10 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import augmentation
 from cifar10 import checkpoints
-from cifar10 import cli
+from cifar10 import console
 from cifar10 import dataset
 from cifar10 import inputs
 from cifar10 import model
-from cifar10 import networks
 from cifar10 import trained
 from cifar10 import UserError
 from cifar10.progress import Progress
@@ -44,7 +43,7 @@ def records_of(run, data, eval_data):
   Returns:
     Paths of files, the first record in them, and the one after the last.
   """
-  if run.record_format not in (None, data.format):
+  if run.record_format != data.format:
     raise UserError(
         f'{os.path.dirname(data.test[0])}: holds {data.format}, but the run '
         f'was trained on {run.record_format}')
@@ -94,15 +93,13 @@ def evaluate(checkpoint, run, data, eval_data='test', num_examples=None,
   """
   files, start, end = records_of(run, data, eval_data)
   count = min(num_examples or end - start, end - start)
-  network = networks.find(run.network)
   with tf.Graph().as_default(), trained.device(device):
-    preprocess = inputs.images_of(run.recipe, data.format,
-                                  dtype=dtype or run.dtype).preprocess
+    preprocess = trained.preprocessing(run, dtype)
     views = augmentation.test_views if tta else tf.identity
     images, labels = inputs.inputs(
         files, data.format, lambda images: preprocess(views(images)),
         _BATCH_SIZE, start, start + count)
-    logits = network.inference(images, data.format.num_classes)
+    logits = trained.logits(images, run)
     if tta:
       weights = tf.reshape(augmentation.TEST_VIEW_WEIGHTS, [-1, 1, 1])
       logits = tf.reduce_sum(weights * tf.reshape(
@@ -170,7 +167,7 @@ def print_result(result, run, eval_data, tta=False):
   """Prints a `Result` on one line."""
   precision, cross_entropy = (
       result.metrics[name] for name in ('Precision @ 1', 'cross_entropy'))
-  print(f'{cli.timestamp()}: precision @ 1 = {precision:.3f} '
+  print(f'{console.timestamp()}: precision @ 1 = {precision:.3f} '
         f'(step {result.step}, {result.num_examples} examples, cross-entropy '
         f'{cross_entropy:.3f}, {run.dataset} {eval_data}'
         f'{", test-time augmentation" * tta})', flush=True)

@@ -16,7 +16,7 @@ def field(default=dataclasses.MISSING, **bounds):
   Args:
     default: as of dataclasses.field().
     **bounds: `minimum` and `maximum` of numbers; `positive`, for more than 0;
-      `choices`, a collection of values.
+      `below`, for less than that; `choices`, a collection of values.
   """
   return dataclasses.field(default=default, metadata=bounds)
 
@@ -43,12 +43,24 @@ def check(instance, form):
                       f'{expected}')
 
 
+def is_utf8(text):
+  """Returns whether text has no bytes that are not UTF-8, as names of files can
+  have: TensorFlow takes no others."""
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
 def _expected(wanted, bounds, value):
   """Returns what there should be instead of a value, None if it is right."""
   accepted = (int, float) if wanted is float else wanted
   if not isinstance(value, accepted) or (
       isinstance(value, bool) and wanted is not bool):
     return _NAMES.get(wanted, wanted.__name__)
+  if wanted is str and not is_utf8(value):
+    return 'text in UTF-8'
   if wanted in (int, float) and not -2**63 <= value < 2**63:
     return _NAMES[wanted]  # Or nan, which no comparison is true of.
   if bounds.get('positive') and value <= 0:
@@ -57,6 +69,8 @@ def _expected(wanted, bounds, value):
     return f'{bounds["minimum"]} or more'
   if 'maximum' in bounds and value > bounds['maximum']:
     return f'{bounds["maximum"]} or less'
+  if 'below' in bounds and value >= bounds['below']:
+    return f'less than {bounds["below"]}'
   if 'choices' in bounds and value not in bounds['choices']:
     return ' or '.join(map(str, bounds['choices']))
   return None

@@ -29,6 +29,16 @@ def explained(directory):
     raise UserError(reason(e)) from e
 
 
+def state(path):
+  """Returns what is another one when a file has changed: its size, inode and
+  time of change; a value of its own while that is so recent that a further
+  change could have the same time."""
+  status = os.stat(path)
+  if time.time() - status.st_mtime < 2:
+    return object()
+  return status.st_size, status.st_ino, status.st_mtime_ns
+
+
 def reason(error):
   """Returns the line of an exception that says what happened."""
   text = getattr(error, 'message', None) or str(error)

@@ -18,6 +18,7 @@ from cifar10 import look_up
 from cifar10 import normalization
 from cifar10 import records
 from cifar10 import summaries
+from cifar10 import UserError
 
 QUEUE_THREADS = 16
 # Prefix of the name in a recipe of an augmentation that is passed in.
@@ -65,13 +66,13 @@ def images_of(recipe, record_format, examples=None, augment=None,
                       'normalization')
   cropped = examples and (
       lambda: augmentation.central_crop(examples(), size))
-  # Their values: what tf.data does on another host cannot read variables here.
-  statistics = {name: tf.identity(variable) for name, variable in
-                normalization.statistics_variables(
-                    recipe.normalization, [size, size, f.depth],
-                    cropped).items()}
+  statistics = normalization.statistics(
+      recipe.normalization, [size, size, f.depth], cropped)
 
   def distort(images, seed):
+    if augment is None:
+      raise UserError(f'recipe: augmentation={recipe.augmentation}: is a '
+                      'function that was passed from Python, by augment=')
     return tf.cast(normalize(augment(images, size, seed), statistics), dtype)
 
   def preprocess(images):

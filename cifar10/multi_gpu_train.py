@@ -93,7 +93,7 @@ def train(run, devices=None, fresh=False, hooks=(), augment=None, config=None,
     run: a `run.Run`; of as many towers as there are devices.
     devices: a device for each tower; several towers may share one. None, with a
       chief: those of its hosts, for run.num_towers.
-    fresh: whether to move an existing run.train_dir aside and start over.
+    fresh: whether to start over, see `train_dirs.open_train_dir()`.
     hooks: further tf.train.SessionRunHooks; begin() is called for each session.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10 import layers
+from cifar10 import UserError
 
 
 def standardize(images, statistics=None):
@@ -44,10 +45,9 @@ def standardize_channels(images, statistics):
 def whiten(images, statistics):
   """Makes 2x2 patches of standardized channels, decorrelated over the training
   data: [n, height - 1, width - 1, 4 * depth], each of variance 1."""
-  # Of sums, so what is to be done to each channel can be done to the kernel.
-  kernel = statistics['whitening'] / statistics['stddev'][:, tf.newaxis]
-  offset = tf.reduce_sum(kernel * statistics['mean'][:, tf.newaxis], [0, 1, 2])
-  return tf.nn.conv2d(tf.cast(images, tf.float32), kernel, 1, 'VALID') - offset
+  images = tf.cast(images, tf.float32)
+  return tf.nn.conv2d(images, statistics['kernel'], 1, 'VALID') - (
+      statistics['offset'])
 
 
 NORMALIZATIONS = {'per_image': standardize, 'unit': to_unit,
@@ -55,10 +55,10 @@ NORMALIZATIONS = {'per_image': standardize, 'unit': to_unit,
                   'per_channel': standardize_channels, 'whiten': whiten}
 
 
-def statistics_variables(normalization, shape, examples=None):
+def statistics(normalization, shape, examples=None):
   """Returns what a normalization needs to know of the training data.
 
-  They are variables, so that a checkpoint has them and evaluation needs no
+  It is kept in variables, so that a checkpoint has it and evaluation needs no
   training data.
 
   Args:
@@ -68,23 +68,37 @@ def statistics_variables(normalization, shape, examples=None):
       depth] array; None where the variables will be restored.
 
   Returns:
-    Dict of float32 variables, for functions of NORMALIZATIONS.
+    Dict of float32 tensors, for functions of NORMALIZATIONS.
+
+  Raises:
+    UserError: the images are too small.
   """
+  depth = shape[-1]
   if normalization == 'mean_image':
-    shapes, measure = {'mean_image': shape}, _mean_image
-  elif normalization == 'per_channel':
-    shapes, measure = {'mean': shape[-1:], 'stddev': shape[-1:]}, _channels
-  elif normalization == 'whiten':
-    depth = shape[-1]
-    shapes, measure = {'mean': [depth], 'stddev': [depth],
-                       'whitening': [2, 2, depth, 4 * depth]}, _whitening
-  else:
-    return {}
+    return _variables({'mean_image': shape}, _mean_image, examples)
+  if normalization == 'per_channel':
+    return _variables({'mean': [depth], 'stddev': [depth]}, _channels, examples)
+  if normalization == 'whiten':
+    if shape[0] < 2:
+      raise UserError('normalization whiten: expected images of 2x2 or more')
+    found = _variables({'mean': [depth], 'stddev': [depth],
+                        'whitening': [2, 2, depth, 4 * depth]}, _whitening,
+                       examples)
+    # Of sums, so what is to be done to each channel can be done to the kernel.
+    kernel = found['whitening'] / found['stddev'][:, tf.newaxis]
+    return {'kernel': kernel, 'offset': tf.reduce_sum(
+        kernel * found['mean'][:, tf.newaxis], [0, 1, 2])}
+  return {}
+
+
+def _variables(shapes, measure, examples):
+  """Returns the values of variables: what tf.data does on another host cannot
+  read variables here."""
   values = measure(examples()) if examples else {}
-  return {name: layers.variable(
-      f'statistics/{name}', size,
-      tf.constant_initializer(values.get(name, 0.0)), trainable=False)
-      for name, size in shapes.items()}
+  return {name: tf.identity(layers.variable(
+      f'statistics/{name}', shape,
+      tf.constant_initializer(values.get(name, 0.0)), trainable=False))
+      for name, shape in shapes.items()}
 
 
 def _mean_image(images):

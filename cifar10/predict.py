@@ -12,12 +12,14 @@ cannot be read is reported, and does not stop the others; the exit code is then
 import contextlib
 import itertools
 import json
+import signal
 import sys
 
 from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
+from cifar10 import console
 from cifar10 import image_files
 from cifar10 import trained
 from cifar10 import UserError
@@ -26,7 +28,7 @@ FLAGS = flags.FLAGS
 _BATCH_SIZE = 250
 
 
-def predict(paths, checkpoint_dir, device=None, dtype=None):
+def predict(paths, checkpoint_dir, device=None, dtype=None, run=None):
   """Classifies image files.
 
   Args:
@@ -34,6 +36,7 @@ def predict(paths, checkpoint_dir, device=None, dtype=None):
     checkpoint_dir: train_dir of the run whose newest checkpoint to use.
     device: where to compute; None: the GPU, if there is one.
     dtype: what to compute in; None: what the run was trained in.
+    run: the `Run`; None: what checkpoint_dir says that it is.
 
   Yields:
     For each path, in their order: path, probabilities, reason. Probabilities
@@ -43,7 +46,7 @@ def predict(paths, checkpoint_dir, device=None, dtype=None):
   Raises:
     UserError: there is no checkpoint, or it cannot be restored.
   """
-  run = trained.run_of(checkpoint_dir)
+  run = run or trained.run_of(checkpoint_dir)
   f = run.record_format
   with tf.Graph().as_default(), trained.device(device):
     images = tf.placeholder(tf.uint8, [None, f.height, f.width, f.depth])
@@ -72,14 +75,14 @@ def main(arguments):
   if not arguments:
     raise UserError('expected image files, folders or patterns: '
                     'python -m cifar10.predict IMAGE...')
-  sys.stdout.reconfigure(errors='backslashreplace')  # Names can be any bytes.
   paths = image_files.find(arguments)
-  class_names = trained.run_of(FLAGS.checkpoint_dir).record_format.class_names
+  run = trained.run_of(FLAGS.checkpoint_dir)
+  class_names = run.record_format.class_names
   path_width = min(max(map(len, paths)), 60)
   name_width = max(map(len, class_names))
   failed = 0
   for path, probabilities, reason in predict(
-      paths, FLAGS.checkpoint_dir, FLAGS.device, FLAGS.dtype):
+      paths, FLAGS.checkpoint_dir, FLAGS.device, FLAGS.dtype, run):
     line = {'file': path}
     if reason:
       failed += 1
@@ -93,6 +96,8 @@ def main(arguments):
       print(f'{path:{path_width}}', *(
           f"  {one['name']:{name_width}} {one['probability']:6.1%}"
           for one in line['classes']), flush=True)
+    if not console.has_reader():
+      sys.exit(128 + signal.SIGPIPE)  # As of other tools, in `predict | head`.
   if failed:
     sys.exit(f'{failed:,} of {len(paths):,} files could not be read')
 

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from cifar10 import cli
+from cifar10 import console
 
 
 class Progress:
@@ -34,6 +34,6 @@ class Progress:
     amount = (f'{speed / 1e6:.2f} MB' if self._unit == 'MB'
               else f'{speed:,.0f} {self._unit}')
     print(f'  {100 * position / self._total:5.1f}%  {amount}/s  '
-          f'{cli.duration(left)} left   ',
+          f'{console.duration(left)} left   ',
           end='\r' if self._terminal and not last else '\n',
           file=sys.stderr, flush=True)

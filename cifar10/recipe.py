@@ -61,10 +61,10 @@ class Recipe:
   alternating_flip: bool = False
   normalization: str = 'per_image'
   optimizer: str = 'sgd'
-  momentum: float = field(0.9, minimum=0)
-  beta1: float = field(0.9, minimum=0)
-  beta2: float = field(0.999, minimum=0)
-  epsilon: float = field(1e-7, minimum=0)
+  momentum: float = field(0.9, minimum=0, below=1)
+  beta1: float = field(0.9, minimum=0, below=1)
+  beta2: float = field(0.999, minimum=0, below=1)
+  epsilon: float = field(1e-7, positive=True)
   learning_rate_batch: int = field(0, minimum=0)
   schedule: str = 'constant'
   decay_factor: float = field(0.1, minimum=0)
@@ -75,7 +75,7 @@ class Recipe:
   decayed_variables: str = '.*/weights'
   learning_rate_factor: float = field(1.0, minimum=0)
   scaled_variables: str = ''
-  label_smoothing: float = field(0.0, minimum=0, maximum=1)
+  label_smoothing: float = field(0.0, minimum=0, below=1)
   lookahead_steps: int = field(0, minimum=0)
   lookahead_decay: float = field(0.77, minimum=0, maximum=1)
   moving_average_decay: float = field(0.0, minimum=0, maximum=1)
@@ -144,6 +144,8 @@ def override(recipe, text):
   for assignment in filter(None, text.split(',')):
     name, _, value = assignment.partition('=')
     kind = look_up(name, types, 'recipe field')
+    if name in changes:
+      raise UserError(f'recipe: {name} is given twice: {text}')
     try:
       changes[name] = _parse(kind, value)
     except ValueError as e:

@@ -6,6 +6,7 @@ file is records end to end, with no header, so its size tells how many it holds.
 """
 
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -142,16 +143,25 @@ def read(path, record_format=CIFAR10):
   with filesystem.explained(path):
     data = np.memmap(path, np.uint8, 'r',
                      shape=(num_records, record_format.record_bytes))
-  found = labels(data, record_format)
-  bad = np.flatnonzero(found >= record_format.num_classes)
-  if bad.size:
-    record = int(bad[0])
-    position = record * record_format.record_bytes + record_format.skipped_bytes
-    raise UserError(
-        f'{path}: record {record} (byte {position}) has label {found[record]}, '
-        f'expected 0 to {record_format.num_classes - 1}; {bad.size} such '
-        'records in all')
+    problem = _bad_labels(str(path), record_format, filesystem.state(path))
+  if problem:
+    raise UserError(f'{path}: {problem}')
   return data
+
+
+@functools.lru_cache(maxsize=1024)
+def _bad_labels(path, record_format, unused_state):
+  """Returns what is wrong with the labels in a file, None if nothing is: each
+  state of it is looked at once."""
+  f = record_format
+  found = labels(np.memmap(path, np.uint8, 'r').reshape(-1, f.record_bytes), f)
+  bad = np.flatnonzero(found >= f.num_classes)
+  if not bad.size:
+    return None
+  record = int(bad[0])
+  return (f'record {record} (byte {record * f.record_bytes + f.skipped_bytes}) '
+          f'has label {found[record]}, expected 0 to {f.num_classes - 1}; '
+          f'{bad.size} such records in all')
 
 
 def encode(images, labels, record_format=CIFAR10):

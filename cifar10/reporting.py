@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from cifar10 import cli
+from cifar10 import console
 from cifar10 import UserError
 
 # So many steps in a row may overflow float16, and change nothing.
@@ -44,12 +44,12 @@ class Reporter:
 
     run, images = self._run, (number + 1) * self._run.global_batch
     left = (run.max_steps - number - 1) * seconds
-    print(f'{cli.timestamp()}: step {number}, loss = {loss:.2f} '
+    print(f'{console.timestamp()}: step {number}, loss = {loss:.2f} '
           f'({run.global_batch / seconds:.1f} examples/sec; {seconds:.3f} '
           f"sec/batch), precision = {values.losses['Precision @ 1']:.3f}, "
           f'epoch {images / run.num_examples:.1f}, '
           f'{100 * (number + 1) / run.max_steps:.0f}%, '
-          f'{cli.duration(left)} left', flush=True)
+          f'{console.duration(left)} left', flush=True)
 
   def examples_per_sec(self, number):
     """Returns the images a second since the last call with a step's number;

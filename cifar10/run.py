@@ -32,7 +32,8 @@ class Run:
   Attributes:
     train_dir: where checkpoints, event files and run.json go.
     data_dir: where the record files are, or go.
-    data_url: where to download from, instead of the known places.
+    data_url: where to download from, instead of the known places: one URL, or
+      several.
     dataset: name of the data, see dataset.py; None: what data_dir holds.
     record_format: of its records, found by `training.prepare()`.
     network: name of the network, see networks/.
@@ -79,7 +80,12 @@ class Run:
   log_device_placement: bool = False
 
   def __post_init__(self):
-    object.__setattr__(self, 'data_url', tuple(self.data_url))
+    urls = self.data_url
+    object.__setattr__(self, 'data_url', (urls,) if isinstance(urls, str)
+                       else tuple(urls))
+    for name in 'train_dir', 'data_dir', 'init_from':
+      if isinstance(getattr(self, name), os.PathLike):
+        object.__setattr__(self, name, os.fspath(getattr(self, name)))
     fields.check(self, '--{}={}')
 
   @property

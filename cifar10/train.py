@@ -29,7 +29,7 @@ def train(run, fresh=False, hooks=(), augment=None):
 
   Args:
     run: a `run.Run`; of one tower, whatever it says.
-    fresh: whether to move an existing run.train_dir aside and start over.
+    fresh: whether to start over, see `train_dirs.open_train_dir()`.
     hooks: further tf.train.SessionRunHooks.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import glob
 import os
 
 import tensorflow.compat.v1 as tf
@@ -13,6 +14,12 @@ from cifar10 import run as run_lib
 from cifar10 import UserError
 
 
+# What a training writes, apart from the lock; the description goes last, so
+# that what a killed process left to move still counts as a run.
+_FILES = ('checkpoint', 'checkpoint.tmp*', 'model.ckpt-*', 'graph.pbtxt*',
+          'events.out.tfevents.*', 'run.json*')
+
+
 @contextlib.contextmanager
 def open_train_dir(run, fresh=False):
   """Makes sure that run.train_dir holds this run or nothing, and keeps other
@@ -20,37 +27,45 @@ def open_train_dir(run, fresh=False):
 
   Args:
     run: a prepared `Run`.
-    fresh: whether to move an existing run.train_dir aside and start over.
+    fresh: whether to move the files of a run that is there into a directory
+      inside run.train_dir, and start over.
 
   Raises:
     UserError: it holds something else, another trainer has it, or, in all of
       the `with`, the file system refuses to read or write a file.
   """
-  with filesystem.explained(run.train_dir):
-    if fresh and os.path.exists(run.train_dir):
-      with filesystem.locked(run.train_dir):
-        _move_aside(run.train_dir)
-    with filesystem.locked(run.train_dir):
-      _check_same_run(run)
-      checkpoints.remove_unfinished(run.train_dir)
-      print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
-            f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
-            f'Recipe: {run.recipe.changed()}', flush=True)
-      yield
+  checkpoints.check_path(run.train_dir)
+  with filesystem.explained(run.train_dir), filesystem.locked(run.train_dir):
+    if fresh:
+      _move_aside(run.train_dir)
+    _check_same_run(run)
+    checkpoints.remove_unfinished(run.train_dir)
+    print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
+          f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
+          f'Recipe: {run.recipe.changed()}', flush=True)
+    yield
 
 
 def _move_aside(train_dir):
-  now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  aside = f'{train_dir.rstrip("/")}.{now}'
-  os.rename(train_dir, aside)
-  print(f'Moved {train_dir} to {aside}')
+  """Moves the files of a run, if there is one, and nothing else, into a new
+  directory inside: train_dir can be a mount point, which cannot be renamed."""
+  if not os.path.exists(run_lib.path(train_dir)) and (
+      not checkpoints.find(train_dir)):
+    return
+  now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S.%f')
+  aside = os.path.join(train_dir, f'before-{now}')
+  os.mkdir(aside)
+  for pattern in _FILES:
+    for name in glob.glob(pattern, root_dir=train_dir):
+      os.rename(os.path.join(train_dir, name), os.path.join(aside, name))
+  print(f'Moved the run in {train_dir} to {aside}')
 
 
 def _check_same_run(run):
   """Raises UserError if run.train_dir holds anything but this run."""
   old = run_lib.load(run.train_dir)
-  ways_out = '--fresh starts over (and moves this directory aside), or choose '\
-      'another --train_dir'
+  ways_out = ('--fresh starts over (and moves what is there into a directory '
+              'inside), or choose another --train_dir')
   if old is None:
     if checkpoints.find(run.train_dir):
       raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '

@@ -24,6 +24,7 @@ class CheckpointGone(Exception):
 def run_of(checkpoint_dir):
   """Returns the `Run` whose checkpoints a directory holds; without run.json,
   they are the 2016 code's, which trained the tutorial's network."""
+  checkpoints.check_path(checkpoint_dir)
   run = run_lib.load(checkpoint_dir) or run_lib.Run(dataset='cifar10',
                                                     recipe=model.RECIPE)
   if run.record_format is None:  # Of the time before it was noted.
@@ -38,10 +39,12 @@ def device(name):
     UserError: there is no such device.
   """
   try:
-    tf.DeviceSpec.from_string(name or '')
-  except ValueError as e:
+    kind = tf.DeviceSpec.from_string(name or '').device_type
+  except ValueError:
+    kind = 'unknown'
+  if kind not in (None, 'CPU', 'GPU'):
     raise UserError(f'--device={name}: expected a device such as /cpu:0 or '
-                    '/gpu:1') from e
+                    '/gpu:1')
   return tf.device(name)
 
 
@@ -52,22 +55,40 @@ def session(device_name=None):
   return tf.Session(config=training.session_config(device_count=on_cpu))
 
 
+def preprocessing(run, dtype=None):
+  """Returns what is done to images before a network sees them.
+
+  Args:
+    run: the `Run`.
+    dtype: what to compute in; None: what the run was trained in.
+
+  Returns:
+    Function of uint8 [n, height, width, depth] images, of the size of the run's
+    records, to what `logits()` takes.
+  """
+  return inputs.images_of(run.recipe, run.record_format,
+                          dtype=dtype or run.dtype).preprocess
+
+
+def logits(images, run):
+  """Returns what the network of a `Run` makes of preprocessed images, [n,
+  classes] of their type."""
+  return networks.find(run.network).inference(
+      images, run.record_format.num_classes)
+
+
 def probabilities(images, run, dtype=None):
   """Returns what a network makes of images, preprocessed as in evaluation.
 
   Args:
     images: uint8 [n, height, width, depth], of the size of the run's records.
-    run: the `Run`.
-    dtype: what to compute in; None: what the run was trained in.
+    run, dtype: see `preprocessing()`.
 
   Returns:
     float32 [n, classes].
   """
-  preprocess = inputs.images_of(run.recipe, run.record_format,
-                                dtype=dtype or run.dtype).preprocess
-  logits = networks.find(run.network).inference(
-      preprocess(images), run.record_format.num_classes)
-  return tf.nn.softmax(tf.cast(logits, tf.float32))
+  return tf.nn.softmax(tf.cast(
+      logits(preprocessing(run, dtype)(images), run), tf.float32))
 
 
 def last_hidden_layer(logits):

@@ -2,24 +2,25 @@
 
     run, data = training.prepare(Run(...))
     with train_dirs.open_train_dir(run), tf.Graph().as_default():
-      images, labels = training.batch(run, data)
+      images, labels = training.batch(
+          run, data, training.distortion(run, data))
       ...
       training.loop(model.train(...), run)
 """
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
-import sys
 import time
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 from cifar10 import checkpoints
-from cifar10 import cli
 from cifar10 import cluster
+from cifar10 import console
 from cifar10 import dataset
 from cifar10 import filesystem
 from cifar10 import inputs
@@ -55,7 +56,7 @@ def prepare(run, augment=None):
     recipe = dataclasses.replace(recipe, batch_size=run.batch_size)
   if augment:
     recipe = dataclasses.replace(
-        recipe, augmentation=inputs.CUSTOM + augment.__name__)
+        recipe, augmentation=inputs.CUSTOM + _name_of(augment))
   data = dataset.ensure(run.dataset, run.data_dir, run.data_url)
   num_examples = data.count(data.train) - run.holdout
   if num_examples <= 0:
@@ -66,7 +67,7 @@ def prepare(run, augment=None):
                     'expected no --holdout and no alternating_flip')
   # Of the images there are: published sizes are for 32x32.
   recipe = dataclasses.replace(recipe, crop_size=recipe.crop(data.format))
-  networks.check(run.network, recipe, data.format)
+  networks.check(run.network, recipe, data.format, augment)
   run = dataclasses.replace(
       run, recipe=recipe, dataset=data.name, record_format=data.format,
       num_examples=num_examples, checksum=data.checksum,
@@ -81,6 +82,12 @@ def prepare(run, augment=None):
     run = dataclasses.replace(run, max_steps=recipe.num_steps(
         run.num_examples, run.global_batch))
   return run, data
+
+
+def _name_of(function):
+  while isinstance(function, functools.partial):
+    function = function.func
+  return getattr(function, '__name__', type(function).__name__)
 
 
 def initialize(run):
@@ -162,8 +169,8 @@ def loop(step, run, hooks=(), config=None, chief=None):
   Raises:
     UserError: the loss, a gradient or a weight is not finite; or there are
       checkpoints, but none that can be read, or is of this graph.
-    SystemExit: SIGINT or SIGTERM came. The step was finished and saved; the
-      exit code is 128 + the signal's number.
+    SystemExit: a signal came, see `console.received_signals()`. The step was
+      finished and saved.
   """
   started = time.time()
   checkpoint = _adopt_newest_checkpoint(run)
@@ -177,7 +184,7 @@ def loop(step, run, hooks=(), config=None, chief=None):
           max_to_keep=run.keep_checkpoints, save_relative_paths=True)))
   tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
   config = config or session_config(run.log_device_placement)
-  with cli.received_signals() as signals:
+  with console.received_signals() as signals:
     while True:
       try:
         number = _train(ops, run, hooks, config, chief, signals)
@@ -189,16 +196,15 @@ def loop(step, run, hooks=(), config=None, chief=None):
       if signals:
         number = checkpoints.step_of(checkpoint) if checkpoint else 0
         break
-
-  took = cli.duration(time.time() - started)
-  if signals:
-    print(f'{signal.Signals(signals[0]).name}: stopped '
-          f'{"and saved " if number else ""}at step {number} of '
-          f'{run.max_steps}, after {took}. The same command, without --fresh, '
-          'goes on from there.', flush=True)
-    sys.exit(128 + signals[0])
-  print(f'Step {number} of {run.max_steps} is done, after {took}. To see it: '
-        f'tensorboard --logdir={run.train_dir}', flush=True)
+    took = console.duration(time.time() - started)
+    if signals:
+      print(f'{signal.Signals(signals[0]).name}: stopped '
+            f'{"and saved " if number else ""}at step {number} of '
+            f'{run.max_steps}, after {took}. The same command, without '
+            '--fresh, goes on from there.', flush=True)
+    else:
+      print(f'Step {number} of {run.max_steps} is done, after {took}. To see '
+            f'it: tensorboard --logdir={run.train_dir}', flush=True)
 
 
 class _Ops(NamedTuple):

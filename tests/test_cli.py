@@ -11,14 +11,14 @@ import urllib.request
 
 import pytest
 
-from cifar10 import cli
+from cifar10 import console
 
 
 @pytest.mark.parametrize('seconds, text', [
     (0.4, '0s'), (42, '42s'), (485, '8m 05s'), (3599.9, '1h 00m'),
     (11220, '3h 07m')])
 def test_duration(seconds, text):
-  assert cli.duration(seconds) == text
+  assert console.duration(seconds) == text
 
 
 def test_import_switches_nothing():
@@ -146,7 +146,7 @@ MISTAKES = {
         ('--import_csv=x --import_dir=y', 'goes with no other import'),
         ('--import_csv=x --dataset=cifar10', 'imports to --dataset=own'),
         ('--import_csv=x --test_fraction=1', '=1.0: expected more than 0'),
-        ('--import_csv=x --test_fraction=nan', '=nan: expected more than 0'),
+        ('--import_csv=x --test_fraction=nan', '=nan: expected a finite num'),
         ('--import_csv=x --image_size=0', '--image_size=0: '),
         ('--dataset=mnist', 'Did you mean cifar10 or cifar100 or'),
         ('--data_url=ftp:x', 'expected a URL that ends in'),

@@ -33,11 +33,12 @@ def test_whitened_patches_are_decorrelated():
   images = (noise + np.roll(noise, 1, 1) + noise.sum(3, keepdims=True)) * 20
   images = (images + 128).clip(0, 255).astype(np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    statistics = normalization.statistics_variables('whiten', [9, 9, 3],
-                                                   lambda: images)
+    statistics = normalization.statistics('whiten', [9, 9, 3],
+                                          lambda: images)
     outputs = normalization.whiten(tf.constant(images), statistics)
     session.run(tf.global_variables_initializer())
-    found, kernel = session.run([outputs, statistics['whitening']])
+    kernel, = (v for v in tf.global_variables() if 'whitening' in v.name)
+    found, kernel = session.run([outputs, kernel])
   assert found.shape == (200, 8, 8, 12)
   flat = found.reshape(-1, 12)
   np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(12), atol=0.02)
@@ -55,10 +56,10 @@ def test_normalizations_equal_numpys(name, expected):
   training = rng.integers(0, 256, (2500, 4, 4, 3), np.uint8)
   images = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    variables = normalization.statistics_variables(name, [4, 4, 3],
-                                                  lambda: training)
+    statistics = normalization.statistics(name, [4, 4, 3], lambda: training)
     assert not tf.trainable_variables()
-    outputs = normalization.NORMALIZATIONS[name](tf.constant(images), variables)
+    outputs = normalization.NORMALIZATIONS[name](tf.constant(images),
+                                                   statistics)
     session.run(tf.global_variables_initializer())
     found = session.run(outputs)
   np.testing.assert_allclose(

@@ -123,7 +123,7 @@ def test_another_run_is_refused_and_fresh_moves_it_aside(make_run, tmp_path):
     with pytest.raises(UserError, match=f'{message}.*--fresh'):
       train.train(make_run(max_steps=1, **change))
   train.train(make_run(max_steps=2, seed=9), fresh=True)
-  aside, = glob.glob(f'{run.train_dir}.*')
+  aside, = glob.glob(f'{run.train_dir}/before-*')
   assert read_checkpoint(f'{aside}/model.ckpt-1')['global_step'] == 1
   assert read_checkpoint(f'{run.train_dir}/model.ckpt-2')['global_step'] == 2
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from cifar10 import augmentation
 from cifar10 import filesystem
 from cifar10 import inputs
 from cifar10 import look_up
@@ -57,16 +58,28 @@ def input_shape(recipe, record_format):
         tf.zeros([1, f.height, f.width, f.depth], tf.uint8)).shape[1:].as_list()
 
 
-def check(name, recipe, record_format):
-  """Raises UserError if a network cannot take the images of its recipe."""
-  shape = input_shape(recipe, record_format)
+def check(name, recipe, record_format, augment=None):
+  """Raises UserError if a network cannot be trained by a recipe on images of
+  their size.
+
+  Args:
+    name: of the network.
+    recipe: the `Recipe`.
+    record_format: the `records.Format` of the images.
+    augment: a function in place of the recipe's augmentation, if any; it is not
+      called.
+  """
+  f, size = record_format, recipe.crop(record_format)
   with tf.Graph().as_default():
+    images = inputs.images_of(
+        recipe, f, augment=augment and augmentation.central_crop).distort(
+            tf.zeros([1, f.height, f.width, f.depth], tf.uint8),
+            augmentation.Seed(tf.zeros([2], tf.int64)))
     try:
-      find(name).inference(tf.zeros([1, *shape]), record_format.num_classes)
+      find(name).inference(images, f.num_classes)
     except ValueError as e:
-      raise UserError(
-          f'{name} cannot take images of {shape[0]}x{shape[1]}: '
-          f'{filesystem.reason(e)}') from e
+      raise UserError(f'{name} cannot take images of {size}x{size}: '
+                      f'{filesystem.reason(e)}') from e
 
 
 def table():
