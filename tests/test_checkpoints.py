@@ -12,6 +12,8 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import checkpoints
 from cifar10 import eval as eval_lib
+from cifar10 import export
+from cifar10 import predict
 from cifar10 import train
 from cifar10 import UserError
 from cifar10.run import Run
@@ -83,6 +85,106 @@ def test_training_and_evaluation_go_on_from_the_newest_sound_checkpoint(
   assert_same_checkpoints(f'{stopped}/model.ckpt-6',
                           f'{whole[0].train_dir}/model.ckpt-6')
   assert scalars_of(str(stopped)) == scalars_of(whole[0].train_dir)
+
+
+def put_in_shards(path, shards=2):
+  """Writes a checkpoint anew, its variables on several devices."""
+  values = read_checkpoint(path)
+  for file in glob.glob(f'{path}.*'):
+    os.remove(file)
+  with tf.Graph().as_default(), tf.Session(
+      config=tf.ConfigProto(device_count={'CPU': shards})) as session:
+    for i, name in enumerate(sorted(values)):
+      with tf.device(f'/cpu:{i % shards}'):
+        tf.get_variable(name, initializer=values[name])
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver(sharded=True).save(session, str(path), write_state=False,
+                                      write_meta_graph=False)
+  assert sorted(glob.glob(f'{path}.data*')) == [
+      f'{path}{shard(i, shards)}' for i in range(shards)]
+
+
+def shard(i, count=2):
+  return f'.data-{i:05}-of-{count:05}'
+
+
+def test_a_checkpoint_in_shards_is_as_good_as_any(whole, stopped, make_run,
+                                                  tmp_path, capsys):
+  for step in 2, 4:
+    put_in_shards(f'{stopped}/model.ckpt-{step}', 3)
+  for directory in stopped, whole[1].train_dir:
+    eval_lib.evaluate(str(directory), str(tmp_path / 'eval'), run_once=True)
+  found, expected = re.findall('precision.*', capsys.readouterr().out)
+  assert 'step 4, ' in found and found == expected
+
+  checkpoints.copy(f'{stopped}/model.ckpt-4', tmp_path / 'copy')
+  checkpoints.copy(f'{stopped}/model.ckpt-2', tmp_path / 'copy')
+  assert sorted(os.listdir(tmp_path / 'copy')) == [
+      'checkpoint', *(f'model.ckpt-2{shard(i, 3)}' for i in range(3)),
+      'model.ckpt-2.index']
+  assert_same_checkpoints(tmp_path / 'copy' / 'model.ckpt-2',
+                          f'{whole[1].train_dir}/model.ckpt-2')
+
+  train.train(make_run(train_dir=str(tmp_path / 'other'), max_steps=1,
+                       init_from=str(stopped), **STEPS))
+  assert (f'Starting from 4 variables of {stopped}/model.ckpt-4'
+          in capsys.readouterr().out)
+
+  os.remove(f'{stopped}/model.ckpt-2.index')  # Left of a killed trainer's.
+  train.train(make_run(train_dir=str(stopped), max_steps=6, keep_checkpoints=1,
+                       **STEPS))
+  assert_same_checkpoints(f'{stopped}/model.ckpt-6',
+                          f'{whole[0].train_dir}/model.ckpt-6')
+  assert sorted(glob.glob('model.ckpt-*', root_dir=stopped)) == [
+      f'model.ckpt-6{DATA}', f'model.ckpt-6{INDEX}']
+
+
+@pytest.mark.parametrize('i', [0, 1])
+@pytest.mark.parametrize('change, problem', [
+    (lambda content: None, 'FILE: is missing'),
+    (lambda content: flip(content, 54321), 'FILE: is damaged: .*hecksum'),
+    # Of one that is too short, TensorFlow does not say which it is.
+    (lambda content: content[:-1], 'FIRST or SECOND: is damaged: ')])
+def test_damage_in_a_shard_is_noticed(stopped, capsys, i, change, problem):
+  path = f'{stopped}/model.ckpt-4'
+  put_in_shards(path)
+  rewrite(path + shard(i), change)
+  assert checkpoints.newest(str(stopped)) == f'{stopped}/model.ckpt-2'
+  for name, number in ('FILE', i), ('FIRST', 0), ('SECOND', 1):
+    problem = problem.replace(name, path + shard(number))
+  assert re.match(problem, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize('name', ['par [1]', 'run*', 'what?', 'back\\slash'])
+def test_a_path_that_is_a_pattern_is_refused(stopped, make_run, tmp_path,
+                                             name):
+  """TensorFlow would not find its checkpoints, or delete those of others."""
+  directory = tmp_path / name / 'run'
+  message = re.escape(f'{directory}: expected a path without')
+  for work in (
+      lambda: train.train(make_run(train_dir=str(directory))),
+      lambda: train.train(make_run(train_dir=str(directory)), fresh=True),
+      lambda: train.train(make_run(init_from=str(directory),
+                                   train_dir=str(tmp_path / 'new'))),
+      lambda: train.train(make_run(init_from=f'{directory}/model.ckpt-4',
+                                   train_dir=str(tmp_path / 'new'))),
+      lambda: eval_lib.evaluate(str(directory), str(tmp_path / 'eval')),
+      lambda: eval_lib.evaluate(
+          str(stopped), str(tmp_path / 'eval'), eval_data='holdout',
+          keep_best=str(directory)),
+      lambda: export.export(str(directory), str(tmp_path / 'export')),
+      lambda: next(predict.predict(['x.png'], str(directory)))):
+    with pytest.raises(UserError, match=message.replace(
+        'run:', r'run(/model.ckpt-4)?:')):
+      work()
+  assert not directory.parent.exists()
+  assert not (tmp_path / 'eval').exists()
+
+
+def test_a_path_with_a_closing_bracket_is_none(make_run, tmp_path):
+  run = train.train(make_run(train_dir=str(tmp_path / 'a]'), max_steps=3,
+                             keep_checkpoints=1, **STEPS))
+  assert checkpoints.newest(run.train_dir).endswith('model.ckpt-3')
 
 
 STATES = [

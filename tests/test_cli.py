@@ -11,15 +11,6 @@ import urllib.request
 
 import pytest
 
-from cifar10 import console
-
-
-@pytest.mark.parametrize('seconds, text', [
-    (0.4, '0s'), (42, '42s'), (485, '8m 05s'), (3599.9, '1h 00m'),
-    (11220, '3h 07m')])
-def test_duration(seconds, text):
-  assert console.duration(seconds) == text
-
 
 def test_import_switches_nothing():
   """No flag, no TensorFlow behaviour; and it works beside eager code."""
@@ -110,15 +101,31 @@ MISTAKES = {
         ('--recipe=crop_size=20.5', 'expected up to 1, or pixels up to 32'),
         ('--network=baseline_cnn --recipe=crop_size=9',
          'baseline_cnn cannot take images of 9x9: Negative dimension'),
+        ('--network=airnet --recipe=crop_size=8',
+         'airnet cannot take images of 8x8: Negative dimension'),
+        ('--recipe=augmentation=custom:x', 'custom:x: is a function that was'),
+        ('--recipe=momentum=5', 'momentum=5.0: expected less than 1'),
+        ('--recipe=beta1=2', 'beta1=2.0: expected less than 1'),
+        ('--recipe=beta2=1', 'beta2=1.0: expected less than 1'),
+        ('--recipe=epsilon=0', 'epsilon=0.0: expected more than 0'),
+        ('--recipe=label_smoothing=1', 'expected less than 1'),
+        ('--recipe=epochs=1,epochs=2', 'epochs is given twice'),
+        ('--tta', '--tta: is for the evaluation at the end'),
+        ('--train_dir=/tmp/run[12]', r'run\[12\]: expected a path without'),
+        ('--train_dir=/tmp/\udcff', r'udcff: expected text in UTF-8'),
         ('False', "unexpected argument 'False'")],
     'multi_gpu_train': [
         ('--num_gpus=0', '--num_gpus=0: '),
         ('--num_gpus=-1', '--num_gpus=-1: '),
+        ('--tta', '--tta: is for the evaluation at the end'),
         ('--num_gpus=4 --batch_size=100', '400 images; there are 300')],
     'eval': [
         ('--num_examples=0', '--num_examples=0: '),
         ('--num_examples=-5', '--num_examples=-5: '),
         ('--eval_interval_secs=-1', '--eval_interval_secs=-1: '),
+        ('--eval_interval_secs=nan', '=nan: expected a finite number'),
+        ('--eval_interval_secs=inf', '=inf: expected a finite number'),
+        ('--device=tpu', '--device=tpu: expected a device such as'),
         ('--eval_data=train', 'Did you mean'),
         ('--eval_data=holdout', 'without --holdout'),
         ('--dtype=half', 'Did you mean'),
@@ -132,6 +139,7 @@ MISTAKES = {
     'predict': [
         ('', 'expected image files, folders or patterns'),
         ('x.png --top_k=0', '--top_k=0: '),
+        ('x.png --device=tpu', '--device=tpu: expected a device such as'),
         ('x.png --dtype=int8', 'Did you mean'),
         ('x.png --device=gpu0', '--device=gpu0: expected a device such as'),
         ('x.png --checkpoint_dir=/nowhere', 'nowhere: there is no checkp')],

@@ -175,6 +175,9 @@ ZEROS = Zeros()
      'has no data_batch_1'),
     ([('data_batch_1.bin', 0, {'type': tarfile.FIFOTYPE})],
      'has no data_batch_1'),
+    ([('data_batch_1.bin', 0, {'pax_headers': {
+        'GNU.sparse.size': str(1 << 40), 'GNU.sparse.map': '0,0'}})],
+     'has no data_batch_1'),
     ([('../../data_batch_1.bin', 3073, {}), ('/data_batch_2.bin', 3073, {})],
      'has no data_batch_3'),
 ])

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 
 from cifar10 import archives as archives_lib
 from cifar10 import dataset
+from cifar10 import records
 from cifar10 import UserError
 
 BATCHES = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
@@ -137,6 +139,56 @@ def test_data_url_takes_the_place_of_the_known_ones(tmp_path, archives):
     dataset.ensure('cifar10', tmp_path / 'more', ['http://x/y.zip'], known)
 
 
+def test_a_url_can_have_parameters(tmp_path, archives, serve):
+  asked = []
+
+  def respond(handler):
+    asked.append(handler.path)
+    content = (tmp_path / 'mirror' / archives[0].name).read_bytes()
+    handler.send_response(200)
+    handler.send_header('Content-Length', len(content))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+  url = f'/x/{archives[0].name}?signature=a%2Fb&expires=9'
+  data = dataset.ensure('cifar10', tmp_path / 'data', [serve(respond) + url],
+                        archives)
+  assert_complete(data, tmp_path / 'data')
+  assert asked == [url]
+  with pytest.raises(UserError, match='expected a URL that ends in cifar-10-p'):
+    dataset.ensure('cifar10', tmp_path / 'more', [
+        f'http://x/y?z={archives[0].name}'], archives)
+
+
+def test_each_state_of_a_file_is_read_once(tmp_path, monkeypatch):
+  write_files(tmp_path, BINARY)
+  paths = list(tmp_path.glob('*/*.bin'))
+  for path in paths:  # So old that another change gives another time.
+    os.utime(path, (1e9, 1e9))
+  expected = dataset.ensure('cifar10', tmp_path)
+  crc32, labels, read = zlib.crc32, records.labels, []
+  monkeypatch.setattr(zlib, 'crc32', lambda data, *rest: (
+      read.append(len(data)), crc32(data, *rest))[1])
+  monkeypatch.setattr(records, 'labels', lambda data, *rest: (
+      read.append(data.size), labels(data, *rest))[1])
+  assert dataset.ensure('cifar10', tmp_path) == expected
+  assert max(read) < 5 * 3073  # No file, but the checksums of all.
+
+  content = bytearray(paths[0].read_bytes())
+  content[0] = 99
+  paths[0].write_bytes(content)
+  for _ in range(2):
+    with pytest.raises(UserError, match=r'record 0 \(byte 0\) has label 99'):
+      dataset.ensure('cifar10', tmp_path)
+  # One that is as large and as new as it was, but is another file.
+  content[0] = 98
+  (tmp_path / 'other').write_bytes(content)
+  os.replace(tmp_path / 'other', paths[0])
+  os.utime(paths[0], (1e9, 1e9))
+  with pytest.raises(UserError, match='has label 98'):
+    dataset.ensure('cifar10', tmp_path)
+
+
 def test_without_a_source_the_message_tells_the_ways_out(tmp_path, archives):
   archives = tuple(
       archives_lib.Archive(a.name, a.size, a.md5,
@@ -255,6 +307,7 @@ def test_synthetic_data_has_the_same_format(tmp_path):
 PREPARE = '''
 import sys, time
 from cifar10 import dataset
+from cifar10 import records
 slow = float(sys.argv[3])
 make = dataset.synthetic.make
 def slow_make(*args, **kwargs):

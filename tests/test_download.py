@@ -51,6 +51,25 @@ def stalling(handler):
   time.sleep(2)
 
 
+def drip(handler, content):
+  """Sends a byte ten times a second, for as long as anybody takes them."""
+  for i in range(100):
+    handler.wfile.write(content[i:i + 1])
+    time.sleep(0.1)
+
+
+def dripping(handler):
+  handler.send_response(200)
+  handler.send_header('Content-Length', len(CONTENT))
+  handler.end_headers()
+  drip(handler, CONTENT)
+
+
+def dripping_headers(handler):
+  handler.wfile.write(b'HTTP/1.0 200 OK\r\n')
+  drip(handler, b'X-Header: ' + b'x' * 100)
+
+
 def lying_about_length(handler):
   handler.send_response(200)
   handler.send_header('Content-Length', 5)
@@ -119,6 +138,16 @@ def test_the_next_source_takes_over(serve, part, respond, reason):
   [(url, found)] = fetch([bad, serve(good)], part)
   assert url == bad
   assert re.search(reason, found)
+  assert content(part) == CONTENT
+
+
+@pytest.mark.parametrize('respond, reason', [
+    (dripping, r'delivers \d+ bytes a second, expected 5,000 or more'),
+    (dripping_headers, 'no answer in 1 seconds')])
+def test_a_source_that_drips_is_left(serve, part, monkeypatch, respond, reason):
+  monkeypatch.setattr(download, '_SPEED_SECS', 1)
+  [(_, found)] = fetch([serve(respond), serve(good)], part)
+  assert re.fullmatch(reason, found)
   assert content(part) == CONTENT
 
 

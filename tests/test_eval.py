@@ -129,32 +129,38 @@ def test_events(trained, tmp_path, capsys):
   assert (image.height, image.width, image.colorspace) == (24, 24, 3)
 
 
-def write_2016_checkpoint(directory, version, step_type):
-  """Writes what a Saver of all variables of the 2016 graph writes."""
+def write_2016_checkpoint(directory, version, step_type, shards=1):
+  """Writes what a Saver of all variables of the 2016 graph writes; with two
+  shards, that of a MonitoredTrainingSession, one for each device."""
   rng = np.random.default_rng(0)
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), tf.Session(
+      config=tf.ConfigProto(device_count={'CPU': shards})) as session:
     values = {'global_step': np.array(77, step_type)}
     for name, shape in SHAPES.items():
       values[name] = np.float32(rng.normal(size=shape) * 0.05)
       values[f'{name}/ExponentialMovingAverage'] = np.float32(
           rng.normal(size=shape) * 0.05)
-    variables = [tf.get_variable(name, initializer=value)
-                 for name, value in values.items()]
+    variables = []
+    for i, (name, value) in enumerate(values.items()):
+      with tf.device(f'/cpu:{i % shards}'):
+        variables.append(tf.get_variable(name, initializer=value))
     session.run(tf.global_variables_initializer())
-    saver = tf.train.Saver(variables, write_version=version)
+    saver = tf.train.Saver(variables, write_version=version,
+                           sharded=shards > 1)
     return saver.save(session, f'{directory}/model.ckpt', global_step=77)
 
 
-@pytest.mark.parametrize('version', [1, 2])
+@pytest.mark.parametrize('version, shards', [(1, 1), (2, 1), (2, 2)])
 @pytest.mark.parametrize('step_type', [np.int32, np.int64])
 def test_a_checkpoint_of_the_2016_code(data_dir, tmp_path, capsys, version,
-                                       step_type):
+                                       shards, step_type):
   # Written elsewhere, and moved here: its paths are absolute.
   (tmp_path / 'then').mkdir()
-  write_2016_checkpoint(tmp_path / 'then', version, step_type)
+  write_2016_checkpoint(tmp_path / 'then', version, step_type, shards)
   os.rename(tmp_path / 'then', tmp_path / 'now')
   tmp_path = tmp_path / 'now'
   checkpoint = str(tmp_path / 'model.ckpt-77')
+  assert len(glob.glob(f'{checkpoint}.data-*')) == shards * (version == 2)
   eval_lib.evaluate(str(tmp_path), str(tmp_path / 'eval'), data_dir=data_dir,
                     run_once=True)
   expected = expected_metrics(

@@ -1,6 +1,7 @@
 """Every network, in every program: towers, resume, evaluation."""
 
 import dataclasses
+import functools
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import augmentation
 from cifar10 import dataset
+from cifar10 import directories
 from cifar10 import evaluation
 from cifar10 import layers
 from cifar10 import model
@@ -16,6 +18,7 @@ from cifar10 import multi_gpu_train
 from cifar10 import networks
 from cifar10 import optimizers
 from cifar10 import records
+from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import train_dirs
 from cifar10 import training
@@ -323,6 +326,63 @@ def test_an_augmentation_of_ones_own(make_run, tmp_path):
     session.run(tf.global_variables_initializer())
     np.testing.assert_array_equal(
         values['conv1/weights'], session.run(tf.trainable_variables()[0]))
+
+
+@pytest.mark.parametrize('wrap, name', [
+    (functools.partial, 'custom:central_crop'),
+    (lambda function: functools.partial(functools.partial(function)),
+     'custom:central_crop'),
+    (lambda function: Augmentation(), 'custom:Augmentation')])
+def test_an_augmentation_needs_no_name(make_run, wrap, name):
+  run, _ = training.prepare(make_run(), wrap(augmentation.central_crop))
+  assert run.recipe.augmentation == name
+  with pytest.raises(UserError, match=f'augmentation={name}: is a function'):
+    train.train(run)
+
+
+class Augmentation:
+
+  def __call__(self, images, size, seed):
+    return augmentation.central_crop(images, size)
+
+
+@pytest.mark.parametrize('side, name, changes, message', [
+    (1, 'airnet', {}, 'normalization whiten: expected images of 2x2 or more'),
+    (5, 'airnet', {}, 'airnet cannot take images of 5x5: Negative'),
+    (4, 'softmax', {'augmentation': 'reflect_crop_cutout'},
+     'images of 4x4 are too small to add 4 mirrored pixels on each side'),
+    (2, 'convnet', {'augmentation': 'reflect_crop'},
+     'images of 2x2 are too small to add 2 mirrored pixels on each side')])
+def test_images_too_small(side, name, changes, message):
+  record_format = records.Format(side, side)
+  recipe = dataclasses.replace(networks.find(name).RECIPE, **changes)
+  with pytest.raises(UserError, match=message):
+    networks.check(name, recipe, record_format)
+
+
+@pytest.mark.parametrize('name, side', [
+    ('softmax', 1), ('convnet', 2), ('airnet', 8), ('airnet', 9),
+    ('baseline_cnn', 9)])
+def test_what_is_not_too_small_trains(name, side, tmp_path):
+  """Or is refused before anything is written."""
+  directory = tmp_path / 'own'
+  directory.mkdir()
+  record_format = records.Format(side, side)
+  directories.write_format(directory, record_format)
+  rng = np.random.default_rng(0)
+  for file in directories.training_file(1), directories.TEST:
+    records.write(directory / file, rng.integers(0, 256, (8, side, side, 3)),
+                  np.arange(8), record_format)
+  run = run_lib.Run(network=name, batch_size=4, max_steps=1,
+                    data_dir=tmp_path, train_dir=tmp_path / 'train')
+  try:
+    networks.check(name, networks.find(name).RECIPE, record_format)
+  except UserError as e:
+    with pytest.raises(UserError, match=re.escape(str(e))):
+      train.train(run)
+    assert not (tmp_path / 'train').exists()
+  else:
+    evaluation.evaluate_newest(train.train(run), tta=True)
 
 
 def test_an_unknown_name():

@@ -1,6 +1,8 @@
 """What an evaluation tells, beside precision and cross-entropy."""
 
 import contextlib
+import dataclasses
+import glob
 import io
 import json
 import os
@@ -13,6 +15,7 @@ import pytest
 from cifar10 import checkpoints
 from cifar10 import dataset
 from cifar10 import eval as eval_lib
+from cifar10 import filesystem
 from cifar10 import report
 from cifar10 import run as run_lib
 from cifar10 import train
@@ -280,6 +283,23 @@ def test_keep_best(trained, tmp_path, monkeypatch, capsys):
     eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
                       eval_data='holdout', run_once=True,
                       keep_best=str(tmp_path / 'first'))
+  with pytest.raises(UserError, match='is the directory of the run'):
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      eval_data='holdout', run_once=True,
+                      keep_best=f'{trained.train_dir}/')
+  # The directory of a trainer that has not saved anything yet.
+  run_lib.save(dataclasses.replace(trained, train_dir=str(tmp_path / 'first')))
+  for path in glob.glob(f'{tmp_path}/first/*ckpt*'):
+    os.remove(path)
+  with pytest.raises(UserError, match='first: holds other checkpoints'):
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      eval_data='holdout', run_once=True,
+                      keep_best=str(tmp_path / 'first'))
+  (best / 'best.json').write_text('{}')
+  with filesystem.locked(best), pytest.raises(
+      UserError, match=f'{best}: process {os.getpid()} .* is at work there'):
+    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+                      eval_data='holdout', run_once=True, keep_best=str(best))
   with pytest.raises(UserError, match='add --eval_data=holdout'):
     eval_lib.evaluate(other.train_dir, str(tmp_path / 'eval'),
                       keep_best=str(best))

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
@@ -23,6 +24,18 @@ def test_load_gives_what_save_was_given(tmp_path):
   assert run.global_batch == 24
   written = json.loads((tmp_path / 'run.json').read_text())
   assert set(written['versions']) == {'python', 'tensorflow', 'numpy'}
+
+
+def test_from_python(tmp_path):
+  run = make_run(tmp_path, data_url='https://x/y', init_from=tmp_path / 'a')
+  assert run.data_url == ('https://x/y',)
+  assert run_lib.Run(train_dir=tmp_path, data_dir=tmp_path) == run_lib.Run(
+      train_dir=str(tmp_path), data_dir=str(tmp_path))
+  assert run.init_from == f'{tmp_path}/a'
+  with pytest.raises(UserError, match='train_dir=3: expected text'):
+    run_lib.Run(train_dir=3)
+  with pytest.raises(UserError, match='data_dir=.*: expected text in UTF-8'):
+    run_lib.Run(data_dir=pathlib.Path('\udcff'))
 
 
 def test_no_run(tmp_path):

@@ -128,6 +128,43 @@ def test_another_run_is_refused_and_fresh_moves_it_aside(make_run, tmp_path):
   assert read_checkpoint(f'{run.train_dir}/model.ckpt-2')['global_step'] == 2
 
 
+@pytest.mark.parametrize('place', ['.', 'link/'])
+def test_fresh_moves_what_the_run_wrote_and_nothing_else(make_run, monkeypatch,
+                                                         place):
+  """Into a directory inside, as train_dir can be where nothing else can be put:
+  a mount point, or a link."""
+  run = train.train(make_run(max_steps=1, network='softmax', batch_size=4))
+  wrote = set(os.listdir(run.train_dir)) - {'.lock'}
+  os.mkdir(f'{run.train_dir}/notes')
+  for name in 'notes/mine.txt', 'data_batch_1.bin', 'model.py':
+    with open(f'{run.train_dir}/{name}', 'w') as file:
+      file.write('mine')
+  os.symlink(run.train_dir, f'{run.train_dir}/../link')
+  monkeypatch.chdir(run.train_dir if place == '.' else f'{run.train_dir}/..')
+  run = make_run(max_steps=2, network='softmax', batch_size=4, seed=9,
+                 train_dir=place)
+  train.train(run, fresh=True)
+  aside, = glob.glob('before-*', root_dir=place)
+  assert set(os.listdir(f'{place}/{aside}')) == wrote
+  assert set(os.listdir(place)) > {'notes', 'data_batch_1.bin', 'model.py',
+                                   'run.json', 'model.ckpt-2.index'}
+  assert os.listdir(f'{place}/notes') == ['mine.txt']
+  assert run_lib.load(f'{place}/{aside}').seed == 1
+  train.train(run, fresh=True)
+  assert len(glob.glob('before-*', root_dir=place)) == 2
+
+
+def test_fresh_leaves_a_directory_without_a_run_alone(make_run, tmp_path):
+  train_dir = tmp_path / 'train'
+  (train_dir / 'cifar-10-batches-bin').mkdir(parents=True)
+  (train_dir / 'events.out.tfevents.1.other').write_bytes(b'')
+  before = set(os.listdir(train_dir))
+  train.train(make_run(max_steps=1, network='softmax', batch_size=4),
+              fresh=True)
+  assert set(os.listdir(train_dir)) > before
+  assert not list(train_dir.glob('before-*'))
+
+
 def test_a_run_that_did_not_note_the_checksum_goes_on(make_run):
   run = train.train(make_run(max_steps=1))
   run_lib.save(dataclasses.replace(run, checksum=None))
@@ -187,8 +224,8 @@ def test_the_tutorials_queues_train_too(make_run, capsys):
           in capsys.readouterr().out)
 
 
-@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130),
-                                          (signal.SIGTERM, 143)])
+@pytest.mark.parametrize('number, code', [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_save_before_the_end(make_run, start, number, code):
   run = make_run(max_steps=100000, log_frequency=1)
   process = start('train', *flags_of(run))
