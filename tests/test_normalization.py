@@ -35,7 +35,12 @@ def test_whitened_patches_are_decorrelated():
   with tf.Graph().as_default(), tf.Session() as session:
     statistics = normalization.statistics('whiten', [9, 9, 3],
                                           lambda: images)
+    before = set(tf.get_default_graph().get_operations())
     outputs = normalization.whiten(tf.constant(images), statistics)
+    # Nothing is done to the kernel for each batch.
+    assert sorted(op.type for op in set(
+        tf.get_default_graph().get_operations()) - before) == [
+            'Cast', 'Const', 'Conv2D', 'Sub']
     session.run(tf.global_variables_initializer())
     kernel, = (v for v in tf.global_variables() if 'whitening' in v.name)
     found, kernel = session.run([outputs, kernel])

@@ -83,6 +83,15 @@ def test_other_networks_predict_and_export(make_run, pictures, tmp_path,
                              rtol=1e-4, atol=1e-6)
 
 
+def test_the_run_is_read_once(trained, pictures, monkeypatch):
+  expected = [values for _, values, _ in predict.predict(
+      pictures[:2], trained.train_dir)]
+  monkeypatch.setattr(predict.trained, 'run_of', None)
+  found = predict.predict(pictures[:2], trained.train_dir, run=trained)
+  for (_, values, _), wanted in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(values, wanted)
+
+
 def test_the_2016_codes_checkpoints_predict(pictures, tmp_path):
   write_2016_checkpoint(tmp_path, 2, np.int64)
   (path, probabilities, reason), = predict.predict(pictures[:1], str(tmp_path))

@@ -17,6 +17,12 @@ README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
 
 
+def test_the_license_is_there():
+  text = (pathlib.Path(__file__).parents[1] / 'LICENSE').read_text()
+  assert 'Apache License\n' in text and 'END OF TERMS AND CONDITIONS' in text
+  assert 'Apache License, version 2.0: see LICENSE' in README
+
+
 def test_the_example_of_probabilities(make_run, capsys):
   run = train.train(make_run(max_steps=1))
   code, = (block for block in BLOCKS if 'trained.probabilities' in block)
