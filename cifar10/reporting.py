@@ -18,7 +18,7 @@ class Reporter:
   def __init__(self, run):
     self._run = run
     self._next = None  # The first step that is not in a report yet.
-    self._time = time.time()
+    self._time = time.monotonic()
     self._values = self._finite_loss = None
     self._overflows = 0  # Steps in a row.
     self._mark = None  # Step and time since when speed is measured.
@@ -38,7 +38,7 @@ class Reporter:
     if self._next is not None and number % self._run.log_frequency:
       return
     updates = 1 if self._next is None else number + 1 - self._next
-    now = time.time()
+    now = time.monotonic()
     seconds = (now - self._time) / updates
     self._next, self._time = number + 1, now
 
@@ -54,7 +54,7 @@ class Reporter:
   def examples_per_sec(self, number):
     """Returns the images a second since the last call with a step's number;
     None the first time, as starting up would count."""
-    mark, self._mark = self._mark, (number, time.time())
+    mark, self._mark = self._mark, (number, time.monotonic())
     if mark is None:
       return None
     return (number - mark[0]) * self._run.global_batch / (
