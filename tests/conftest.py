@@ -1,10 +1,12 @@
 """Data and helpers that the tests share."""
 
+import contextlib
 import glob
 import http.server
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +49,33 @@ def make_run(data_dir, tmp_path):
   return make
 
 
+@contextlib.contextmanager
+def within(seconds, what):
+  """Fails the test if what is done in the `with` takes longer."""
+  def fail(*unused_args):
+    pytest.fail(f'{what}: not within {seconds} seconds')
+
+  before = signal.signal(signal.SIGALRM, fail)
+  signal.alarm(seconds)
+  try:
+    yield
+  finally:
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def read_lines_until(process, text, stream='stdout'):
+  """Reads what a process writes until a line holds `text`; returns the line."""
+  lines = []
+  with within(120, f'{text!r} in {stream} of {process.args}'):
+    for line in getattr(process, stream):
+      lines.append(line)
+      if text in line:
+        return line
+    _, err = process.communicate()
+  return pytest.fail(f'no {text!r} in {lines}; stderr: {err}')
+
+
 @pytest.fixture
 def start():
   """Starts `python -m cifar10.NAME FLAGS...`, and ends it with the test."""
@@ -63,7 +92,8 @@ def start():
   yield start_program
   for process in processes:
     process.kill()
-    process.communicate()
+    with within(60, f'the end of {process.args}, which was killed'):
+      process.communicate()
 
 
 def run_main(name, arguments, environment, out, err):
@@ -105,9 +135,9 @@ class Program:
 
   def expect(self, text):
     """Waits until it has written a text to stdout."""
-    deadline = time.time() + 120
+    deadline = time.monotonic() + 120
     while True:
-      waiting = self.is_alive and time.time() < deadline
+      waiting = self.is_alive and time.monotonic() < deadline
       if text in self.out:
         return
       assert waiting, f'expected {text!r} of\n{self.out}\n{self.err}'
@@ -117,10 +147,13 @@ class Program:
     """Sends it a signal."""
     os.kill(self._process.pid, number)
 
-  def end(self):
+  def end(self, timeout=120):
     """Waits for its end, and returns its exit code."""
-    self._process.join(timeout=120)
+    self._process.join(timeout)
+    goes_on = self.is_alive
     self.kill()
+    assert not goes_on, (
+        f'goes on after {timeout:.0f} seconds:\n{self.out}\n{self.err}')
     return self._process.exitcode
 
   def kill(self):

@@ -11,6 +11,8 @@ import urllib.request
 
 import pytest
 
+from tests.conftest import read_lines_until
+
 
 def test_import_switches_nothing():
   """No flag, no TensorFlow behaviour; and it works beside eager code."""
@@ -40,7 +42,7 @@ with tf.Graph().as_default(), v1.Session() as session:
   assert session.run(logits).shape == (1, 10)
 assert tf.constant(1).numpy() == 1
 '''
-  subprocess.run([sys.executable, '-c', code], check=True)
+  subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
 
 
 @pytest.fixture(scope='module')
@@ -203,9 +205,9 @@ def test_evaluation_of_an_empty_file(run_program, data_dir, small_run,
 def test_interrupted_while_waiting(start, tmp_path):
   process = start('eval', f'--checkpoint_dir={tmp_path}',
                   f'--eval_dir={tmp_path}/eval')
-  assert 'waiting' in process.stdout.readline()
+  read_lines_until(process, 'waiting')
   process.send_signal(signal.SIGINT)
-  _, err = process.communicate(timeout=60)
+  _, err = process.communicate(timeout=40)
   assert process.returncode == 130
   assert 'Traceback' not in err
 
@@ -238,9 +240,8 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
        '--port=0', '--load_fast=false'], stderr=subprocess.PIPE,
       text=True) as process:
     try:
-      lines = iter(process.stderr.readline, '')
-      address = next(filter(None, (
-          re.search(r'http://\S+:\d+/', line) for line in lines)))
+      address = re.search(r'http://\S+:\d+/', read_lines_until(
+          process, 'http://', 'stderr'))
       plugins = address.group() + 'data/plugin/'
       # It loads while it serves.
       for _ in range(60):

@@ -167,9 +167,11 @@ class Processes:
   def kill(self, number):
     self.programs[number].kill()
 
-  def end(self):
+  def end(self, timeout=120):
     """Waits for the end of all; returns their exit codes."""
-    return [program.end() for program in self.programs if program]
+    deadline = time.monotonic() + timeout
+    return [program.end(max(deadline - time.monotonic(), 0))
+            for program in self.programs if program]
 
 
 @pytest.fixture
@@ -268,14 +270,14 @@ def test_signals_to_the_chief(processes):
   p.start(2, 1, 0)
   p.programs[0].expect(': step 3,')
   p.programs[0].send(signal.SIGTERM)
-  assert p.programs[0].end() == 128 + signal.SIGTERM
+  assert p.programs[0].end(40) == 128 + signal.SIGTERM
   for i in 1, 2:
     p.programs[i].expect('is not there: waiting for it')
   p.start(0)
   p.programs[0].expect('Resuming at step ')
   p.programs[0].expect(': step ')
   p.programs[0].send(signal.SIGINT)
-  assert p.end() == [128 + signal.SIGINT, 0, 0]
+  assert p.end(40) == [128 + signal.SIGINT, 0, 0]
   assert re.search(r'SIGINT: stopped and saved at step \d+',
                    p.programs[0].out)
 
@@ -285,7 +287,7 @@ def test_ctrl_c_while_a_worker_is_missing(processes):
   p.start(0, 1)
   p.programs[0].expect(f'waiting for worker 1 ({p.addresses[2]})\n')
   p.programs[0].send(signal.SIGINT)
-  assert p.end() == [128 + signal.SIGINT, 0]
+  assert p.end(40) == [128 + signal.SIGINT, 0]
   assert re.search(r'worker 1 .* could not be told to end: does not answer$',
                    p.programs[0].out)
   assert 'Traceback' not in p.programs[0].err
@@ -348,7 +350,9 @@ def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
   p, _ = processes(**arguments)
   p.start(0, 1, 2)
   rng, killed, seen = random.Random(1), collections.Counter(), 0
+  deadline = time.monotonic() + 3600
   while p.programs[0].is_alive:
+    assert time.monotonic() < deadline, p.programs[0].out
     found = checkpoints.find(str(tmp_path / 'train'))
     step = checkpoints.step_of(found[0]) if found else 0
     if seen < step < 1000:

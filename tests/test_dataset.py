@@ -17,6 +17,7 @@ from cifar10 import archives as archives_lib
 from cifar10 import dataset
 from cifar10 import records
 from cifar10 import UserError
+from tests.conftest import read_lines_until
 
 BATCHES = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
 
@@ -326,16 +327,15 @@ def test_a_killed_process_leaves_neither_lock_nor_data(tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
   killed = prepare('60')
-  assert killed.stdout.readline() == 'making\n'
+  read_lines_until(killed, 'making\n')
   (tmp_path / 'synthetic.part').mkdir()
   (tmp_path / 'synthetic.part' / 'data_batch_9.bin').write_bytes(b'half')
   waiting = prepare('0')
-  for line in waiting.stderr:
-    if re.search(r'process \d+ on .* is at work there: waiting', line):
-      break
+  line = read_lines_until(waiting, 'is at work there: waiting', 'stderr')
+  assert re.search(r'process \d+ on ', line)
   assert not (tmp_path / 'synthetic').exists()
   killed.send_signal(signal.SIGKILL)
-  killed.communicate()
+  killed.communicate(timeout=60)
   out, err = waiting.communicate(timeout=60)
   assert out == 'making\nsynthetic\n', err
   assert sorted(os.listdir(tmp_path)) == ['.lock', 'synthetic']

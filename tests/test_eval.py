@@ -21,6 +21,7 @@ from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import trained as trained_lib
 from cifar10 import UserError
+from tests.conftest import read_lines_until
 from tests.conftest import summaries_of
 from tests.test_model import SHAPES
 
@@ -282,7 +283,7 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
   train_dir, eval_dir = tmp_path / 'train', tmp_path / 'eval'
   evaluator = start('eval', f'--checkpoint_dir={train_dir}',
                     f'--eval_dir={eval_dir}', '--eval_interval_secs=0')
-  assert 'No checkpoint in' in evaluator.stdout.readline()
+  read_lines_until(evaluator, 'No checkpoint in')
   trainer = start('train', f'--data_dir={data_dir}', f'--train_dir={train_dir}',
                   '--batch_size=8', '--max_steps=800', '--checkpoint_steps=50',
                   '--keep_checkpoints=1')
@@ -309,10 +310,9 @@ def test_beside_a_trainer_for_long(start, make_run, tmp_path):
   evaluator = start('eval', f'--checkpoint_dir={run.train_dir}',
                     f'--eval_dir={tmp_path}/eval', '--eval_interval_secs=0')
   steps = []
-  for line in evaluator.stdout:
-    steps += [int(step) for step in re.findall(r'\(step (\d+), ', line)]
-    if len(steps) == 300:
-      break
+  for _ in range(300):
+    line = read_lines_until(evaluator, '(step ')
+    steps.append(int(re.search(r'\(step (\d+), ', line).group(1)))
   for process in trainer, evaluator:
     process.terminate()
     _, err = process.communicate(timeout=60)

@@ -13,6 +13,7 @@ from cifar10 import filesystem
 from cifar10 import train
 from cifar10 import UserError
 from tests.conftest import assert_same_checkpoints
+from tests.conftest import read_lines_until
 
 SMALL = {'network': 'two_layer_fc', 'batch_size': 4, 'checkpoint_steps': 2,
          'summary_steps': 1}
@@ -56,8 +57,7 @@ def test_the_second_trainer_refuses_and_names_the_first(
   flags = flags_of(train_dir=run.train_dir, data_dir=data_dir, log_frequency=1,
                    max_steps=10**6)
   first = start('train', *flags)
-  while ' step 3, ' not in first.stdout.readline():
-    pass
+  read_lines_until(first, ' step 3, ')
   for program in 'train', 'multi_gpu_train':
     for more in [], ['--fresh']:
       code, out, err = run_program(program, *flags, *more)
@@ -65,7 +65,7 @@ def test_the_second_trainer_refuses_and_names_the_first(
       assert err.startswith(f'error: {run.train_dir}: process {first.pid} on ')
       assert err.endswith(' is at work there\n')
   first.kill()
-  first.wait()
+  first.wait(timeout=60)
   code, out, err = run_program('train', *flags[:-1], '--max_steps=1')
   assert code == 0, err
 

@@ -17,6 +17,8 @@ from cifar10 import multi_gpu_train
 from cifar10 import train
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import events_of
+from tests.conftest import read_lines_until
+from tests.conftest import within
 
 MAX_STEPS = 40
 
@@ -49,16 +51,15 @@ def kill_and_resume(start, program, run, num_kills, rng):
       if moment == 'starting up':
         time.sleep(rng.uniform(0, 6))
       else:
-        for line in process.stdout:
-          if ' step ' in line:
-            break
+        read_lines_until(process, ' step ')
         time.sleep(rng.uniform(0, 1))
-      while moment == 'saving' and process.poll() is None and not unfinished(
-          run.train_dir):
-        pass
+      with within(120, 'a checkpoint'):
+        while moment == 'saving' and process.poll() is None and not (
+            unfinished(run.train_dir)):
+          pass
       if process.poll() is None:
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
         if unfinished(run.train_dir):
           moment = 'saving'
         elif moment == 'saving':

@@ -16,6 +16,7 @@ from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import UserError
 from tests.conftest import read_checkpoint
+from tests.conftest import read_lines_until
 from tests.conftest import scalars_of
 
 
@@ -25,14 +26,6 @@ def flags_of(run, **changes):
       'train_dir', 'data_dir', 'batch_size', 'max_steps', 'log_frequency',
       'summary_steps', 'checkpoint_steps', 'seed')}
   return [f'--{name}={value}' for name, value in {**flags, **changes}.items()]
-
-
-def read_lines_until(process, text):
-  """Reads the output of a program until a line holds `text`."""
-  for line in process.stdout:
-    if text in line:
-      return line
-  pytest.fail(f'no {text!r}; stderr: {process.stderr.read()}')
 
 
 def test_what_a_run_leaves_behind(make_run, capsys):
@@ -231,7 +224,7 @@ def test_signals_save_before_the_end(make_run, start, number, code):
   process = start('train', *flags_of(run))
   read_lines_until(process, ' step 3, ')
   process.send_signal(number)
-  out, err = process.communicate(timeout=60)
+  out, err = process.communicate(timeout=40)
   assert process.returncode == code
   assert 'Traceback' not in err
   last = out.splitlines()[-1]
