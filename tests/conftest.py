@@ -153,7 +153,7 @@ class Program:
     goes_on = self.is_alive
     self.kill()
     assert not goes_on, (
-        f'goes on after {timeout:.0f} seconds:\n{self.out}\n{self.err}')
+        f'goes on after {timeout:.0f} seconds:\n{self.out[-1000:]}\n{self.err}')
     return self._process.exitcode
 
   def kill(self):

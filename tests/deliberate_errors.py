@@ -9,9 +9,8 @@ or run it as a program, those that import what imports it. Of each it prints:
 
     caught by TEST   that test fails, and does not without the error.
     hangs FILE       the tests of that file do not end: caught, too.
-    SURVIVED FILES   none fails. Either a test is missing, or the error changes
-                     nothing that anyone could notice: find out which. With
-                     --only=NUMBER --files=99, all test files there are are run.
+    SURVIVED FILES   none fails: a test is missing, or nobody could notice the
+                     error. --only=NUMBER --files=99 runs all test files.
 
 The same seed draws the same errors of the same package: --start=NUMBER goes on.
 An error can do to files what nobody has thought of: run this in a container.

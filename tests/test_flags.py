@@ -2,8 +2,7 @@
 
 The programs run in this process, with flags as a user writes them, up to where
 their libraries begin: these are replaced by functions that note what they were
-called with. What the libraries make of it, other tests see, and the last ones
-here.
+called with. What the libraries make of it, other tests see.
 """
 
 import contextlib
@@ -20,7 +19,6 @@ from absl import flags
 from absl.testing import flagsaver
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 from cifar10 import checkpoints
 from cifar10 import cli
@@ -36,8 +34,6 @@ from cifar10 import report
 from cifar10 import run as run_lib
 from cifar10 import summaries
 from cifar10 import trained
-from cifar10 import training
-from cifar10 import UserError
 from cifar10.networks import softmax
 
 
@@ -314,32 +310,3 @@ def test_every_flag_has_its_row(calls, program):
   rows = {re.match(r'--(\w+)', flag).group(1) for case in CASES
           for flag in case.rows if case.program == program}
   assert names == rows | ELSEWHERE.get(program, set())
-
-
-def test_the_queue_holds_the_fraction_of_an_epoch(make_run, capsys):
-  run, data = training.prepare(make_run(
-      input='queue', min_fraction_of_examples_in_queue=0.2))
-  with tf.Graph().as_default() as graph:
-    training.batch(run, data, training.distortion(run, data))
-    queue, = (op for op in graph.get_operations()
-              if op.type == 'RandomShuffleQueueV2')
-  assert 'Filling queue with 60 CIFAR images' in capsys.readouterr().out
-  assert queue.get_attr('min_after_dequeue') == 60
-  assert queue.get_attr('capacity') == 60 + 3 * 12
-
-
-def test_where_operations_run_is_told_if_asked_for(run_program, data_dir,
-                                                   tmp_path):
-  for flag, is_told in ('--log_device_placement', True), ('', False):
-    code, out, err = run_program(
-        'train', '--network=softmax', '--max_steps=1', '--batch_size=4',
-        f'--data_dir={data_dir}', f'--train_dir={tmp_path}/{is_told}',
-        *flag.split())
-    assert code == 0, err
-    assert bool(re.search(r'MatMul: \(MatMul\): /job:\S+/device:', out)
-                ) == is_told
-
-
-def test_training_downloads_from_where_it_is_told(make_run, tmp_path):
-  with pytest.raises(UserError, match='ftp:here: expected a URL that ends in'):
-    training.prepare(make_run(data_dir=str(tmp_path), data_url=['ftp:here']))
