@@ -4,7 +4,7 @@ r"""Makes deliberate errors in the package, and sees whether a test fails.
 
 Draws errors at random over all modules, see `errors_at()`. Each is made in a
 copy of the repository, of which the test files nearest to the module are then
-run (--files=6 at most, for --seconds=600 each): its own, those that import it
+run (--files=6 at most, for --seconds=1200 each): its own, those that import it
 or run it as a program, those that import what imports it. Of each it prints:
 
     caught by TEST   that test fails, and does not without the error.
@@ -92,8 +92,7 @@ def errors_at(node):
       if ast.unparse(new) != ast.unparse(node):
         yield 'arguments swapped', node, ast.unparse(new)
     case ast.FunctionDef():
-      for statement in node.body[1:]:
-        yield 'early return', statement, 'return'
+      yield from (('early return', part, 'return') for part in node.body[1:])
     case ast.Expr() | ast.Raise() | ast.AugAssign() | ast.Assign(
         targets=[ast.Attribute() | ast.Subscript()]):
       yield 'left out', node, 'pass'
@@ -183,7 +182,7 @@ def result(error, tests, seconds):
 def main():
   parser, results = argparse.ArgumentParser(), collections.Counter()
   for name, default in (('seed', 1), ('count', 50), ('start', 1), ('only', 0),
-                        ('files', 6), ('seconds', 600)):
+                        ('files', 6), ('seconds', 1200)):
     parser.add_argument(f'--{name}', type=int, default=default)
   options, graph = parser.parse_args(), imports()
   for number, error in enumerate(draw(options.seed, options.count), 1):
