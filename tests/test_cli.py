@@ -202,13 +202,14 @@ def test_evaluation_of_an_empty_file(run_program, data_dir, small_run,
                  'multiple of the record size, 3073\n')
 
 
-def test_interrupted_while_waiting(start, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_waiting(start, tmp_path, number):
   process = start('eval', f'--checkpoint_dir={tmp_path}',
                   f'--eval_dir={tmp_path}/eval')
   read_lines_until(process, 'waiting')
-  process.send_signal(signal.SIGINT)
+  process.send_signal(number)
   _, err = process.communicate(timeout=40)
-  assert process.returncode == 130
+  assert process.returncode == 128 + number
   assert 'Traceback' not in err
 
 

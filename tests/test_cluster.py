@@ -293,6 +293,15 @@ def test_ctrl_c_while_a_worker_is_missing(processes):
   assert 'Traceback' not in p.programs[0].err
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_a_worker(processes, number):
+  p, _ = processes()
+  p.start(1)
+  p.programs[1].expect('is not there: waiting for it')
+  p.programs[1].send(number)
+  assert p.end(40) == [128 + number]
+
+
 def test_a_server_that_says_nothing_is_not_there():
   with socket.create_server(('127.0.0.1', 0)) as server:
     task = tf_config.Task('worker', 0, f'127.0.0.1:{server.getsockname()[1]}')
