@@ -112,6 +112,10 @@ def main():
   if not 0 < FLAGS.test_fraction < 1:
     raise UserError(f'--test_fraction={FLAGS.test_fraction}: expected more '
                     'than 0, less than 1')
+  for flag in 'test_fraction', 'strict':
+    if FLAGS.import_svhn is not None and FLAGS[flag].present:
+      raise UserError('--import_svhn: has a file to test on, and no picture '
+                      f'that cannot be read: expected no --{flag}')
   if chosen and not FLAGS['data_dir'].present:
     # What is there would be taken for the data of all other commands.
     raise UserError(f'--{chosen[0]}: expected --data_dir=DIRECTORY, to import '

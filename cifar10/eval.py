@@ -84,8 +84,8 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
       # A run started afresh writes other checkpoints of the same names.
       identity = checkpoint and checkpoints.identity(checkpoint)
       is_new = identity not in (None, evaluated)
-      if is_new and (is_last or time.time() >= next_time):
-        next_time = time.time() + interval_secs
+      if is_new and (is_last or time.monotonic() >= next_time):
+        next_time = time.monotonic() + interval_secs
         data = dataset.ensure(run.dataset, data_dir or run.data_dir)
         try:
           result = evaluation.evaluate(checkpoint, run, data, eval_data,

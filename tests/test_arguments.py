@@ -56,7 +56,7 @@ def test_towers_start_afresh_if_asked_to(make_run):
   for seed, fresh in (1, False), (2, True):
     run = multi_gpu_train.train(
         make_run(network='softmax', max_steps=1, seed=seed), ['/cpu:0'], fresh)
-  aside, = glob.glob(f'{run.train_dir}.*')
+  aside, = glob.glob(f'{run.train_dir}/before-*')
   assert 'model.ckpt-1.index' in glob.glob('*.index', root_dir=aside)
 
 

@@ -157,6 +157,8 @@ MISTAKES = {
         ('--import_csv=x --dataset=cifar10', 'imports to --dataset=own'),
         ('--import_csv=x --test_fraction=1', '=1.0: expected more than 0'),
         ('--import_csv=x --test_fraction=nan', '=nan: expected a finite num'),
+        ('--import_svhn=x --strict', 'expected no --strict'),
+        ('--import_svhn=x --test_fraction=0.1', 'expected no --test_fraction'),
         ('--import_csv=x --image_size=0', '--image_size=0: '),
         ('--dataset=mnist', 'Did you mean cifar10 or cifar100 or'),
         ('--data_url=ftp:x', 'expected a URL that ends in'),

@@ -13,6 +13,8 @@ from cifar10 import console
 from cifar10 import run as run_lib
 from cifar10 import train
 from tests.conftest import read_checkpoint
+from tests.conftest import read_lines_until
+from tests.conftest import within
 
 
 @pytest.mark.parametrize('seconds, text', [
@@ -128,13 +130,12 @@ def test_ctrl_c_when_the_reader_has_ended_already(start, data_dir, tmp_path):
   process = start('train', '--network=softmax', '--batch_size=4',
                   '--log_frequency=1', f'--data_dir={data_dir}',
                   f'--train_dir={tmp_path}/train', '--max_steps=1000000')
-  while ' step 3, ' not in process.stdout.readline():
-    assert process.poll() is None, process.stderr.read()
+  read_lines_until(process, ' step 3, ')
   process.stdout.close()
   time.sleep(0.2)
   process.send_signal(signal.SIGINT)
-  err = process.stderr.read()
   assert process.wait(timeout=60) == 130
+  err = process.stderr.read()
   step, = (line.split(' at step ')[1].split(' ')[0] for line in err.splitlines()
            if line.startswith('SIGINT: stopped and saved at step '))
   assert read_checkpoint(f'{tmp_path}/train/model.ckpt-{step}')[
@@ -154,7 +155,8 @@ def test_closed_streams_lose_no_evaluation(data_dir, tmp_path):
       ('eval', ['--run_once', f'--checkpoint_dir={tmp_path}/train',
                 f'--eval_dir={tmp_path}/eval'])):
     code = subprocess.run([sys.executable, '-m', f'cifar10.{name}', *arguments],
-                          preexec_fn=close, env=environment).returncode
+                          preexec_fn=close, env=environment,
+                          timeout=120).returncode
     assert code == 0
   assert run_lib.load(tmp_path / 'train').max_steps == 2
   assert (tmp_path / 'eval' / 'report.json').exists()
@@ -166,9 +168,7 @@ def test_ctrl_c_while_tensorflow_is_imported():
   process = subprocess.Popen(
       [sys.executable, '-X', 'importtime', '-m', 'cifar10.train'],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  for line in process.stderr:
-    if line.rstrip().endswith('tensorflow.python.eager.context'):
-      break
+  read_lines_until(process, 'tensorflow.python.eager.context', 'stderr')
   process.send_signal(signal.SIGINT)
   out, err = process.communicate(timeout=60)
   assert process.returncode == -signal.SIGINT
@@ -184,9 +184,10 @@ def test_a_signal_during_an_export_leaves_nothing(start, data_dir, tmp_path,
       train_dir=str(tmp_path / 'train')))
   process = start('export', f'--checkpoint_dir={run.train_dir}',
                   f'--export_dir={tmp_path}/export')
-  while not glob.glob(f'{tmp_path}/export/*.part'):
-    assert process.poll() is None, process.stderr.read()
-    time.sleep(0.01)
+  with within(60, 'the start of an export'):
+    while not glob.glob(f'{tmp_path}/export/*.part'):
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.01)
   process.send_signal(number)
   _, err = process.communicate(timeout=60)
   assert process.returncode == code

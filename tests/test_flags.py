@@ -218,7 +218,7 @@ class Clock:
   """The time that a program asks for, and sleeps through."""
   now = 0
 
-  def time(self):
+  def monotonic(self):
     return self.now
 
   def sleep(self, seconds):
