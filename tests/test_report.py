@@ -132,6 +132,8 @@ def test_mistakes_picture(shape):
   assert picture[30, 8 + 3 * 112 + 20].tolist() == [200] * 3
   assert picture[-90, 8 + 2 * 112 + 20].tolist() == [50] * 3
   assert picture[-90, 8 + 3 * 112 + 20].tolist() == [255] * 3
+  # The last line of text is all there, with a margin below.
+  assert (picture[-20:-8] != 255).any() and (picture[-8:] == 255).all()
 
 
 @pytest.fixture(scope='module')
