@@ -34,7 +34,6 @@ def open_train_dir(run, fresh=False):
     UserError: it holds something else, another trainer has it, or, in all of
       the `with`, the file system refuses to read or write a file.
   """
-  checkpoints.check_path(run.train_dir)
   with filesystem.explained(run.train_dir), filesystem.locked(run.train_dir):
     if fresh:
       _move_aside(run.train_dir)

@@ -45,8 +45,10 @@ def prepare(run, augment=None):
     data: its `directories.Dataset`.
 
   Raises:
-    UserError: the data cannot be had, or the run cannot be, with it.
+    UserError: the data cannot be had, or the run cannot be, with it or in its
+      train_dir.
   """
+  checkpoints.check_path(run.train_dir)
   published = networks.find(run.network).RECIPE
   recipe = run.recipe or published
   if run.batch_size:
