@@ -15,7 +15,6 @@ import signal
 import socket
 import time
 
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -24,6 +23,7 @@ from cifar10 import multi_gpu_train
 from cifar10 import tf_config
 from cifar10 import training
 from cifar10 import UserError
+from tests import numerics
 from tests.conftest import Program
 from tests.conftest import read_checkpoint
 
@@ -203,8 +203,10 @@ def check_equals_one_process(make_run, tmp_path, **arguments):
       for directory in (run.train_dir, tmp_path / 'train'))
   assert found.keys() == expected.keys()
   for name in expected:
-    np.testing.assert_allclose(found[name], expected[name], rtol=1e-6,
-                               atol=1e-7, err_msg=name)
+    # Towers run the same kernels on the same numbers, wherever they are: only
+    # their six gradients may be added up in another order.
+    numerics.assert_close(found[name], expected[name], 6,
+                          arguments['max_steps'], name=name)
 
 
 def test_a_cluster_equals_one_machine_whatever_happens(

@@ -21,9 +21,11 @@ from cifar10 import run as run_lib
 from cifar10 import train
 from cifar10 import trained as trained_lib
 from cifar10 import UserError
+from tests import numerics
 from tests.conftest import read_lines_until
 from tests.conftest import summaries_of
 from tests.test_model import SHAPES
+from tests.test_model import TERMS
 
 
 def expected_metrics(checkpoint, path, averages=True):
@@ -61,6 +63,7 @@ def copy_of_trained(trained, tmp_path):
   return shutil.copytree(trained.train_dir, tmp_path / 'copy')
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize('averages', [True, False])
 @pytest.mark.parametrize('batch_size', [130, 60, 1000])
 def test_metrics_equal_numpys_whatever_the_batches(
@@ -73,10 +76,11 @@ def test_metrics_equal_numpys_whatever_the_batches(
   assert (result.step, result.num_examples) == (8, 130)
   expected = expected_metrics(checkpoint, data.test[0], averages)
   assert result.metrics['Precision @ 1'] == expected['Precision @ 1']
-  np.testing.assert_allclose(result.metrics['cross_entropy'],
-                             expected['cross_entropy'], rtol=1e-5)
+  numerics.assert_close(result.metrics['cross_entropy'],
+                        expected['cross_entropy'], TERMS)
 
 
+@pytest.mark.numerical
 def test_test_time_augmentation(trained, tmp_path, capsys):
   """Equals the weighted mean of the logits of each view by itself."""
   data = dataset.ensure('cifar10', trained.data_dir)
@@ -93,7 +97,7 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
     # Softmax does not mind what is added to all logits of an image.
     expected = session.run(tf.nn.softmax(np.tensordot(
         [0.25, 0.25, 0.125, 0.125, 0.125, 0.125], logits, 1)))
-  np.testing.assert_allclose(result.probabilities, expected, rtol=1e-4)
+  numerics.assert_close(result.probabilities, expected, TERMS)
   eval_lib.evaluate(trained.train_dir, str(tmp_path), run_once=True, tta=True)
   assert 'cifar10 test, test-time augmentation)' in capsys.readouterr().out
 

@@ -5,7 +5,9 @@ import tensorflow.compat.v1 as tf
 from cifar10 import layers
 from cifar10 import lrn
 from cifar10 import summaries
+from tests import numerics
 
+pytestmark = pytest.mark.numerical
 RNG = np.random.default_rng(0)
 
 
@@ -29,9 +31,8 @@ def test_locally_connected_equals_numpy():
   for i in range(5):
     for j in range(4):
       patch = padded[:, i:i + 3, j:j + 3].reshape(2, 27)
-      np.testing.assert_allclose(
-          found[:, i, j], patch @ weights[4 * i + j] + 0.5, rtol=1e-4,
-          atol=1e-5)
+      numerics.assert_close(found[:, i, j], patch @ weights[4 * i + j] + 0.5,
+                            27 + 1)
 
 
 def numpy_lrn(x, radius, bias, alpha):
@@ -60,7 +61,8 @@ def test_local_response_normalization_equals_tensorflows(radius, channels):
   expected = lrn_and_gradient(
       x, upstream, lambda v: tf.nn.lrn(v, radius, 1.5, 0.2, 0.75))
   for a, b in zip(found, expected):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    # Of the squares, twice in a gradient; and as many for a power.
+    numerics.assert_close(a, b, 3 * (2 * radius + 1))
 
 
 def test_the_gradient_of_local_response_normalization_is_its_slope():
@@ -70,7 +72,8 @@ def test_the_gradient_of_local_response_normalization_is_its_slope():
       x, upstream,
       lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.3),
       tf.float64)
-  np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.3), rtol=1e-12)
+  numerics.assert_close(outputs, numpy_lrn(x, 4, 1.0, 0.3), 2 * 9,
+                        dtype='float64')
   for index in np.ndindex(x.shape):
     step = np.zeros_like(x)
     step[index] = 1e-5
@@ -124,13 +127,12 @@ def test_batch_norm_equals_numpy(shape):
     session.run(updates)
     after = session.run(evaluation)
   mean, variance = x.mean(axes), x.var(axes)
-  np.testing.assert_allclose(before, x / np.sqrt(1.01), rtol=1e-4)
-  np.testing.assert_allclose(trained, (x - mean) / np.sqrt(variance + 0.01),
-                             rtol=1e-3, atol=1e-4)
-  n = x.size / shape[-1]  # TensorFlow averages the unbiased estimate.
+  n = x.size // shape[-1]
+  numerics.assert_close(before, x / np.sqrt(1.01), 3)
+  numerics.assert_close(trained, (x - mean) / np.sqrt(variance + 0.01), n)
+  # TensorFlow averages the unbiased estimate.
   moving = 0.9 + 0.1 * variance * n / (n - 1)
-  np.testing.assert_allclose(after, (x - 0.1 * mean) / np.sqrt(moving + 0.01),
-                             rtol=1e-3, atol=1e-4)
+  numerics.assert_close(after, (x - 0.1 * mean) / np.sqrt(moving + 0.01), n)
 
 
 def test_batch_norm_without_a_scale():
@@ -142,8 +144,7 @@ def test_batch_norm_without_a_scale():
     assert [v.op.name for v in tf.trainable_variables()] == [
         'a/batch_norm/offset']
     found = run(outputs, session)
-  np.testing.assert_allclose(found, (x - x.mean(0)) / x.std(0), rtol=1e-3,
-                             atol=1e-4)
+  numerics.assert_close(found, (x - x.mean(0)) / x.std(0), len(x))
 
 
 @pytest.mark.parametrize('inputs, outputs', [(3, 5), (5, 3)])
@@ -155,7 +156,7 @@ def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
                 session)
     kernel = session.run(tf.trainable_variables()[0])
   same = min(inputs, outputs)
-  np.testing.assert_allclose(found[..., :same], images[..., :same], rtol=1e-5)
+  numerics.assert_close(found[..., :same], images[..., :same], 9 * inputs)
   others = kernel[..., inputs:]
   limit = (9 * inputs)**-0.5
   assert np.all(abs(others) <= limit)
@@ -172,7 +173,7 @@ def dropped(step=0, index=0, count=1, n=4000, scope='d', seed=1, rate=0.3):
 
 def test_dropout_keeps_the_mean_and_depends_on_seed_scope_and_step_alone():
   whole = dropped()
-  np.testing.assert_allclose(np.unique(whole), [0, 1 / 0.7], rtol=1e-6)
+  numerics.assert_close(np.unique(whole), [0, 1 / 0.7], terms=2)
   assert abs((whole == 0).mean() - 0.3) < 0.02
   np.testing.assert_array_equal(whole, dropped())
   for change in {'step': 1}, {'scope': 'e'}, {'seed': 2}:

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import model
 from cifar10.recipe import Recipe
+from tests import numerics
 from tests.test_layers import numpy_lrn
 
 SHAPES = {
@@ -12,6 +13,9 @@ SHAPES = {
     'local3/weights': [2304, 384], 'local3/biases': [384],
     'local4/weights': [384, 192], 'local4/biases': [192],
     'softmax_linear/weights': [192, 10], 'softmax_linear/biases': [10]}
+# What is added up on the way from the images to a logit.
+TERMS = 75 + 1600 + 2304 + 384 + 192
+pytestmark = pytest.mark.numerical
 
 
 def test_variables_are_the_tutorials():
@@ -49,7 +53,8 @@ def test_initial_values_depend_on_seed_and_name_alone():
 
 
 def test_inference_equals_numpy_for_any_batch_size():
-  images = np.random.default_rng(0).normal(size=(3, 24, 24, 3))
+  # So large that local response normalization divides by more than 1.
+  images = np.random.default_rng(0).normal(scale=30, size=(3, 24, 24, 3))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
     placeholder = tf.placeholder(tf.float32, [None, 24, 24, 3])
@@ -58,7 +63,7 @@ def test_inference_equals_numpy_for_any_batch_size():
     weights = session.run({v.op.name: v for v in tf.trainable_variables()})
     found = session.run(logits, {placeholder: images})
     one = session.run(logits, {placeholder: images[:1]})
-  np.testing.assert_allclose(found[:1], one, rtol=1e-4, atol=1e-6)
+  numerics.assert_close(found[:1], one, TERMS)
 
   def conv(x, scope):
     padded = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
@@ -85,8 +90,7 @@ def test_inference_equals_numpy_for_any_batch_size():
   x = pool(normalize(conv(x, 'conv2'))).reshape(3, -1)
   x = np.maximum(dense(x, 'local3'), 0)
   x = np.maximum(dense(x, 'local4'), 0)
-  np.testing.assert_allclose(found, dense(x, 'softmax_linear'), rtol=1e-3,
-                             atol=1e-5)
+  numerics.assert_close(found, dense(x, 'softmax_linear'), TERMS)
 
 
 def test_metrics():
@@ -95,12 +99,14 @@ def test_metrics():
   with tf.Graph().as_default(), tf.Session() as session:
     found = session.run(model.metrics(tf.constant(logits), labels))
     means = session.run(model.loss(tf.constant(logits), labels))
-  probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  probabilities = np.exp(np.float64(logits))
+  probabilities /= probabilities.sum(1, keepdims=True)
   expected = -np.log(probabilities[range(4), labels])
-  np.testing.assert_allclose(found['cross_entropy'], expected, rtol=1e-5)
+  # Three powers are added up, of logits up to 9; and four images' values.
+  numerics.assert_close(found['cross_entropy'], expected, 3, scale=9)
   # Of equal logits the first counts.
   assert found['Precision @ 1'].tolist() == [1, 0, 1, 1]
-  np.testing.assert_allclose(means['cross_entropy'], expected.mean(), rtol=1e-5)
+  numerics.assert_close(means['cross_entropy'], expected.mean(), 3 + 4, scale=9)
   assert means['Precision @ 1'] == 0.75
 
 
@@ -130,6 +136,9 @@ def test_steps_equal_numpys():
     final = session.run({v.op.name: v for v in tf.global_variables()})
 
   w_average, b_average, averaged_loss = w, b, 0.0
+  # Products of five features, three powers, six images; fifteen weights'
+  # squares; and the update.
+  terms = 5 + 3 + 6 + 15 + 1
   for n in range(steps):
     rate = 0.5 * 0.1**(n * 6 // 28)
     logits = x @ w + b
@@ -140,33 +149,32 @@ def test_steps_equal_numpys():
     w_gradient, b_gradient = x.T @ delta + 0.3 * w, delta.sum(0)
 
     assert found[n].step == n
-    np.testing.assert_allclose(found[n].learning_rate, rate, rtol=1e-5)
-    np.testing.assert_allclose(found[n].losses['total_loss'], loss, rtol=1e-5)
-    np.testing.assert_allclose(
-        [found[n].gradient_norms[f'linear/{name}']
-         for name in ('weights', 'biases')],
-        [np.linalg.norm(w_gradient), np.linalg.norm(b_gradient)], rtol=1e-4)
+    numerics.assert_close(found[n].learning_rate, rate, 1)
+    numerics.assert_close(found[n].losses['total_loss'], loss, terms, n + 1)
+    for name, gradient in ('weights', w_gradient), ('biases', b_gradient):
+      numerics.assert_close(found[n].gradient_norms[f'linear/{name}'],
+                            np.linalg.norm(gradient), terms, n + 1, name=name)
     averaged_loss = 0.9 * averaged_loss + 0.1 * loss
     values = {v.tag: v for v in tf.Summary.FromString(texts[n]).value}
-    np.testing.assert_allclose(values['loss/total_loss/raw'].simple_value, loss,
-                               rtol=1e-5)
-    np.testing.assert_allclose(values['loss/total_loss'].simple_value,
-                               averaged_loss / (1 - 0.9**(n + 1)), rtol=1e-5)
+    numerics.assert_close(values['loss/total_loss/raw'].simple_value, loss,
+                          terms, n + 1)
+    numerics.assert_close(values['loss/total_loss'].simple_value,
+                          averaged_loss / (1 - 0.9**(n + 1)), terms, n + 1)
 
     w, b = w - rate * w_gradient, b - rate * b_gradient
     decay = min(0.25, (1 + n + 1) / (10 + n + 1))
     w_average = decay * w_average + (1 - decay) * w
     b_average = decay * b_average + (1 - decay) * b
     # The histogram is of the weights after the update.
-    np.testing.assert_allclose(values['linear/weights'].histo.sum, w.sum(),
-                               rtol=1e-4)
+    numerics.assert_close(values['linear/weights'].histo.sum, w.sum(), terms,
+                          n + 1, scale=abs(w).sum())
 
   for name, expected in (
       ('linear/weights', w), ('linear/biases', b),
       ('linear/weights/ExponentialMovingAverage', w_average),
       ('linear/biases/ExponentialMovingAverage', b_average),
       ('total_loss/avg', averaged_loss), ('global_step', steps)):
-    np.testing.assert_allclose(final[name], expected, rtol=1e-4, err_msg=name)
+    numerics.assert_close(final[name], expected, terms, steps, name=name)
   assert set(final) == {
       'linear/weights', 'linear/biases', 'global_step',
       'linear/weights/ExponentialMovingAverage',
@@ -190,10 +198,11 @@ def test_label_smoothing():
     found = session.run(losses)
   log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   wanted = 0.8 * np.eye(4)[labels] + 0.2 / 4
-  np.testing.assert_allclose(found['smoothed_cross_entropy'],
-                             -(wanted * log_p).sum(1).mean(), rtol=1e-5)
-  np.testing.assert_allclose(found['cross_entropy'],
-                             -log_p[range(6), labels].mean(), rtol=1e-5)
+  for name, expected in (
+      ('smoothed_cross_entropy', -(wanted * log_p).sum(1).mean()),
+      ('cross_entropy', -log_p[range(6), labels].mean())):
+    numerics.assert_close(found[name], expected, 4 + 4 + 6,
+                          scale=abs(logits).max(), name=name)
 
 
 def test_averages_of_losses_leave_out_what_is_not_finite():
@@ -206,7 +215,7 @@ def test_averages_of_losses_leave_out_what_is_not_finite():
              for i, value in enumerate([2.0, np.nan, 4.0, np.inf, 4.0])]
   kept = 0.1 * 2
   after_third = 0.9 * kept + 0.4
-  np.testing.assert_allclose(found, [
+  numerics.assert_close(found, [
       2, kept / (1 - 0.9**2), after_third / (1 - 0.9**3),
       after_third / (1 - 0.9**4), (0.9 * after_third + 0.4) / (1 - 0.9**5)],
-      rtol=1e-5)
+      terms=2, steps=5)

@@ -3,14 +3,15 @@
 import collections
 import re
 
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import multi_gpu_train
 from cifar10 import train
 from cifar10 import training
+from tests import numerics
 from tests.conftest import read_checkpoint
+from tests.test_networks import TERMS
 
 
 class Losses(tf.train.SessionRunHook):
@@ -30,23 +31,22 @@ def logical_cpus(count):
   return training.session_config(device_count={'CPU': count})
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize('num_towers', [2, 4])
 def test_towers_equal_one_device(make_run, tmp_path, num_towers):
-  alone, together = Losses(), Losses()
+  alone, together, start = Losses(), Losses(), numerics.Start()
   one = train.train(make_run(batch_size=128, train_dir=str(tmp_path / 'one')),
-                    hooks=[alone])
+                    hooks=[alone, start])
   many = multi_gpu_train.train(
       make_run(batch_size=128 // num_towers, train_dir=str(tmp_path / 'many')),
       [f'/cpu:{i}' for i in range(num_towers)], hooks=[together],
       config=logical_cpus(num_towers))
   assert len(alone.values) == 5
-  np.testing.assert_allclose(together.values, alone.values, rtol=1e-6)
+  numerics.assert_close(together.values, alone.values, TERMS['convnet'], 5)
   expected = read_checkpoint(f'{one.train_dir}/model.ckpt-5')
   found = read_checkpoint(f'{many.train_dir}/model.ckpt-5')
-  assert found.keys() == expected.keys()
-  for name in expected:
-    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4,
-                               atol=1e-6, err_msg=name)
+  numerics.assert_same_training(found, expected, start.values, TERMS['convnet'],
+                                values=128 * 192, steps=5)
 
 
 def test_another_number_of_towers_goes_on(make_run, capsys, tmp_path):
@@ -57,12 +57,13 @@ def test_another_number_of_towers_goes_on(make_run, capsys, tmp_path):
   assert ('Training convnet on cifar10, 300 records, in steps of 12, with '
           'seed 1') in out
   assert 'Resuming at step 1 of 2' in out
-  whole = train.train(make_run(max_steps=2, train_dir=str(tmp_path / 'whole')))
+  start = numerics.Start()
+  whole = train.train(make_run(max_steps=2, train_dir=str(tmp_path / 'whole')),
+                      hooks=[start])
   found, expected = (read_checkpoint(f'{r.train_dir}/model.ckpt-2')
                      for r in (run, whole))
-  for name in expected:
-    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4,
-                               atol=1e-6, err_msg=name)
+  numerics.assert_same_training(found, expected, start.values, TERMS['convnet'],
+                                values=12 * 192, steps=2)
 
 
 @pytest.fixture

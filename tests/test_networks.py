@@ -23,6 +23,7 @@ from cifar10 import train
 from cifar10 import train_dirs
 from cifar10 import training
 from cifar10 import UserError
+from tests import numerics
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import read_checkpoint
 
@@ -62,6 +63,18 @@ SIZES = {
         + 2 * (128 + 384 + 384) + 3840,
         9 * (31**2 * 24 * 128 + 15**2 * (128**2 + 128 * 384)
              + (2 * 7**2 + 3**2) * 384**2) + 3840)}
+# What is added up on the way from the images to a logit.
+TERMS = {
+    'convnet': 75 + 1600 + 2304 + 384 + 192,
+    'local': 75 + 1600 + 576 + 576 + 1152,
+    'softmax': 3072,
+    'two_layer_fc': 3072 + 120,
+    'baseline_cnn': 27 + 288 + 576 + 1024 + 64,
+    'improved_cnn': 9 * (3 + 32 + 32 + 64 + 64 + 128) + 2048 + 128,
+    'resnet32': 9 * (3 + 11 * 16 + 10 * 32 + 9 * 64) + 64,
+    'airnet': 9 * (24 + 64 + 64 + 3 * 256) + 256,
+    'airnet_wide': 9 * (24 + 128 + 128 + 3 * 384) + 384}
+RNG = np.random.default_rng(0)
 WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet_wide')
 
 
@@ -79,6 +92,7 @@ def test_size(name):
   assert size.training == 3 * size.inference - first
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_any_number_of_images(name):
   network = networks.NETWORKS[name]
@@ -92,7 +106,7 @@ def test_any_number_of_images(name):
     three, one = (session.run(logits, {placeholder: x})
                   for x in (images, images[:1]))
   assert three.shape == (3, 7)
-  np.testing.assert_allclose(three[:1], one, rtol=1e-3, atol=1e-5)
+  numerics.assert_close(three[:1], one, TERMS[name])
 
 
 @pytest.mark.parametrize('name, dtype', [
@@ -110,14 +124,22 @@ def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
                           f'{parts.train_dir}/model.ckpt-3')
 
 
+# How many values the smallest layer with a threshold makes of 16 images: ReLU
+# or pooling. (softmax has none.)
+VALUES = {'softmax': np.inf, 'two_layer_fc': 16 * 120, 'baseline_cnn': 16 * 64,
+          'local': 16 * 36 * 32, 'improved_cnn': 16 * 128,
+          'airnet': 16 * 256, 'resnet32': 16 * 64 * 64}
+
+
 @pytest.mark.parametrize('name', [name for name in networks.NETWORKS
                                   if name not in ('convnet', *WITH_BATCH_NORM)])
 def test_two_towers_equal_one_device(make_run, tmp_path, name):
+  start = numerics.Start()
   one = train.train(make_run(network=name, batch_size=16, max_steps=3,
-                             train_dir=str(tmp_path / 'one')))
+                             train_dir=str(tmp_path / 'one')), hooks=[start])
   two = multi_gpu_train.train(make_run(network=name, batch_size=8, max_steps=3),
                               ['/cpu:0'] * 2)
-  assert_close_checkpoints(two, one)
+  assert_same_training(two, one, start)
 
 
 @pytest.mark.parametrize('name', [
@@ -130,7 +152,7 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
   one, data = training.prepare(make_run(
       network=name, batch_size=16, max_steps=3,
       train_dir=str(tmp_path / 'one')))
-  network = networks.find(name)
+  network, start = networks.find(name), numerics.Start()
   with train_dirs.open_train_dir(one), tf.Graph().as_default():
     tf.set_random_seed(one.seed)
     step = tf.identity(tf.train.get_or_create_global_step())
@@ -146,18 +168,16 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
     gradients = tf.gradients(model.objective(losses),
                              tf.trainable_variables())
     training.loop(model.train(losses, gradients, one.recipe, 16,
-                              one.num_examples), one)
-  assert_close_checkpoints(two, one)
+                              one.num_examples), one, [start])
+  assert_same_training(two, one, start)
 
 
-def assert_close_checkpoints(found, expected):
+def assert_same_training(found, expected, start):
+  name = expected.network
   found, expected = (read_checkpoint(f'{run.train_dir}/model.ckpt-3')
                      for run in (found, expected))
-  assert found.keys() == expected.keys()
-  for name, values in expected.items():
-    np.testing.assert_allclose(
-        found[name], values, rtol=1e-3,
-        atol=1e-5 * max(1e-3, abs(values).max()), err_msg=name)
+  numerics.assert_same_training(found, expected, start.values, TERMS[name],
+                                VALUES[name], steps=3)
 
 
 def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
@@ -168,8 +188,8 @@ def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
   assert run.num_examples == 220
   checkpoint = f'{run.train_dir}/model.ckpt-2'
   values = read_checkpoint(checkpoint)
-  np.testing.assert_allclose(values['statistics/mean_image'],
-                             trained_on.mean(0), rtol=1e-5)
+  numerics.assert_close(values['statistics/mean_image'], trained_on.mean(0),
+                        terms=1)
 
   held_out = np.concatenate([records.read(path) for path in data.train])[220:]
   for eval_data, rows in (('holdout', held_out),
@@ -282,11 +302,12 @@ def test_batch_norm_through_training_and_evaluation(make_run):
                                    layers.glorot_uniform(), bias=0.0))
     session.run(tf.global_variables_initializer())
     activations = np.float64(session.run(x))
-  np.testing.assert_allclose(values['conv1a/batch_norm/moving_mean'],
-                             0.01 * activations.mean((0, 1, 2)), rtol=1e-3)
-  np.testing.assert_allclose(values['conv1a/batch_norm/moving_variance'],
-                             0.99 + 0.01 * activations.var((0, 1, 2)),
-                             rtol=1e-3)
+  n = 12 * 32 * 32  # TensorFlow averages the unbiased estimate.
+  numerics.assert_close(values['conv1a/batch_norm/moving_mean'],
+                        0.01 * activations.mean((0, 1, 2)), n)
+  variances = activations.var((0, 1, 2)) * n / (n - 1)
+  numerics.assert_close(values['conv1a/batch_norm/moving_variance'],
+                        0.99 + 0.01 * variances, n)
 
   data = dataset.ensure('cifar10', run.data_dir)
   with tf.Graph().as_default(), tf.Session() as session:
@@ -298,6 +319,32 @@ def test_batch_norm_through_training_and_evaluation(make_run):
   labels = records.read(data.test[0])[:, 0]
   assert evaluation.evaluate(checkpoint, run, data).metrics[
       'Precision @ 1'] == pytest.approx((logits.argmax(1) == labels).mean())
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize('name, momentum, epsilon', [
+    ('improved_cnn', 0.99, 1e-3), ('resnet32', 0.997, 1e-5),
+    ('airnet', 0.6, 1e-12), ('airnet_wide', 0.6, 1e-12)])
+def test_momentum_and_epsilon_of_batch_norm(name, momentum, epsilon):
+  network = networks.find(name)
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    images = RNG.normal(size=(2, *networks.input_shape(network.RECIPE,
+                                                       records.CIFAR10)))
+    network.inference(tf.constant(images, tf.float32), 10,
+                      layers.Tower(tf.constant(0, tf.int64), 0, 1))
+    operations = [op for op in graph.get_operations()
+                  if op.type == 'FusedBatchNormV3']
+    averages = [v for v in tf.global_variables()
+                if v.op.name.endswith('moving_mean')]
+    session.run(tf.global_variables_initializer())
+    means = session.run([op.outputs[1] for op in operations])
+    session.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+    found = session.run(averages)
+  assert {op.get_attr('epsilon') for op in operations} == {np.float32(epsilon)}
+  assert len(operations) == len(averages)
+  for average, mean in zip(found, means):
+    # It starts at 0. The batch has 2 * 32 * 32 places at most.
+    numerics.assert_close(average, (1 - momentum) * mean, 2 * 32 * 32)
 
 
 def test_towers_that_normalize_batches_stay_as_many(make_run):
