@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import sys
 import time
@@ -43,8 +44,10 @@ def reason(error):
   """Returns the line of an exception that says what happened."""
   text = getattr(error, 'message', None) or str(error)
   # What an operation of a graph raises tells of the operation first.
-  return (text.partition('\nNode: ')[2].partition('\n')[2] or text).split(
-      '\n')[0]
+  text = text.partition('\nNode: ')[2].partition('\n')[2] or text
+  text = text.removeprefix('Graph execution error:').lstrip('\n').split('\n')[0]
+  said = re.fullmatch(r'assertion failed: \[(.*)\]', text)
+  return said[1].replace('] [', ' ') if said else text
 
 
 def read_text(path, limit=1 << 20):

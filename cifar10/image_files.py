@@ -6,15 +6,22 @@ the same pixels.
 """
 
 import contextlib
+import functools
 import glob
 import os
 
 import tensorflow.compat.v1 as tf
 
 from cifar10 import filesystem
+from cifar10 import image_decoders
 
 EXTENSIONS = '.jpg', '.jpeg', '.png', '.bmp', '.gif'
 _BATCH_SIZE, _BATCH_BYTES = 64, 1 << 24  # Whichever is less.
+# By EXIF's number: is the picture lying, and are its rows and its columns to be
+# reversed before it is turned about its diagonal?
+_ORIENTATIONS = [[bool(x) for x in row] for row in (
+    (0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0),
+    (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))]
 
 
 def find(places):
@@ -57,11 +64,17 @@ def decode(contents, record_format):
   Returns:
     uint8 [height, width, depth].
   """
-  # BMP and GIF files can be decoded to three channels only.
-  image = tf.io.decode_image(contents, 3, expand_animations=False)
-  if record_format.depth == 1:
+  image, orientation = image_decoders.decode(contents)
+  f = record_format
+  # A picture is turned when it is small, which is faster.
+  turned, *flipped = tf.unstack(tf.gather(_ORIENTATIONS, orientation), num=3)
+  size = tf.where(turned, [f.width, f.height], [f.height, f.width])
+  image = _resize(image[tf.newaxis], size, tf.stack(flipped))[0]
+  image = tf.reverse(image, tf.boolean_mask([0, 1], flipped))
+  image = tf.transpose(image, tf.where(turned, [1, 0, 2], [0, 1, 2]))
+  if f.depth == 1:
     image = tf.image.rgb_to_grayscale(image)
-  return fit(image[tf.newaxis], record_format)[0]
+  return tf.ensure_shape(image, [f.height, f.width, f.depth])
 
 
 def fit(images, record_format):
@@ -78,21 +91,32 @@ def fit(images, record_format):
     uint8 [n, height, width, depth].
   """
   f = record_format
-  size = tf.constant([f.height, f.width], tf.float32)
+  return tf.ensure_shape(
+      _resize(images, tf.constant([f.height, f.width]), [False, False]),
+      [None, f.height, f.width, f.depth])
+
+
+def _resize(images, size, flipped):
+  """Does what `fit()` does.
+
+  Args:
+    images: uint8 [n, any height, any width, any depth].
+    size: int32 [2], height and width to resize to.
+    flipped: bool [2], whether the middle is to be found from the other end.
+  """
   there = tf.shape(images)[1:3]
-  scale = tf.reduce_min(tf.cast(there, tf.float32) / size)
-  window = tf.maximum(1, tf.minimum(there, tf.cast(tf.round(size * scale),
+  sides = tf.cast(size, tf.float32)
+  scale = tf.reduce_min(tf.cast(there, tf.float32) / sides)
+  window = tf.maximum(1, tf.minimum(there, tf.cast(tf.round(sides * scale),
                                                    tf.int32)))
-  start = (there - window) // 2
+  rest = there - window
+  start = tf.where(flipped, rest - rest // 2, rest // 2)
   end = start + window
   images = images[:, start[0]:end[0], start[1]:end[1]]
   resized = tf.raw_ops.ScaleAndTranslate(
-      images=images, size=[f.height, f.width],
-      scale=size / tf.cast(window, tf.float32), translation=[0.0, 0.0],
-      kernel_type='triangle', antialias=True)
-  return tf.ensure_shape(
-      tf.saturate_cast(tf.round(resized), tf.uint8),
-      [None, f.height, f.width, f.depth])
+      images=images, size=size, scale=sides / tf.cast(window, tf.float32),
+      translation=[0.0, 0.0], kernel_type='triangle', antialias=True)
+  return tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
 def read(paths, record_format):
@@ -109,9 +133,6 @@ def read(paths, record_format):
   """
   graph = tf.Graph()
   with graph.as_default(), tf.device('/cpu:0'):
-    path = tf.placeholder(tf.string, [])
-    one = decode(tf.read_file(path), record_format)
-
     def load(index, path):
       return index, decode(tf.read_file(path), record_format)
 
@@ -130,15 +151,23 @@ def read(paths, record_format):
     batch = tf.data.make_one_shot_iterator(
         dataset.with_options(options)).get_next()
 
+  @functools.cache  # It takes half a second to build.
+  def one():
+    with graph.as_default(), tf.device('/cpu:0'):
+      path = tf.placeholder(tf.string, [])
+      return path, decode(tf.read_file(path), record_format)
+
   # Not made the default one, which would not be left in the order of entering.
-  with contextlib.closing(tf.Session(graph=graph, config=tf.ConfigProto(
-      device_count={'GPU': 0}))) as session:
+  config = tf.ConfigProto(device_count={'GPU': 0})
+  # Which takes longer than what it would save.
+  config.graph_options.rewrite_options.disable_meta_optimizer = True
+  with contextlib.closing(tf.Session(graph=graph, config=config)) as session:
     expected = 0
     for index, image in _all(session, batch):
-      yield from _failed(session, one, path, paths, expected, index)
+      yield from _failed(session, one, paths, expected, index)
       yield index, image, None
       expected = index + 1
-    yield from _failed(session, one, path, paths, expected, len(paths))
+    yield from _failed(session, one, paths, expected, len(paths))
 
 
 def _all(session, batch):
@@ -150,10 +179,11 @@ def _all(session, batch):
     yield from zip(indices.tolist(), images)
 
 
-def _failed(session, image, path, paths, start, end):
+def _failed(session, one, paths, start, end):
   """Tells why the files from one to another could not be read; if they can be
   by now, all the better."""
   for index in range(start, end):
+    path, image = one()
     try:
       yield index, session.run(image, {path: os.fsencode(paths[index])}), None
     except tf.errors.OpError as e:

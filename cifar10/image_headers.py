@@ -1,0 +1,224 @@
+"""What the first bytes of an image file say, read in the graph: its kind, its
+size, which way is up, what it is made of. Nothing is decoded for it.
+
+Files come from anywhere. So reading past the end gives zeros, positions are
+int64, and loops end after a fixed number of turns.
+"""
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+# Of one picture. What has more is refused before it is decoded.
+MAX_PIXELS = 100_000_000
+MAX_SCANS = 32  # Of a JPEG file, of which each may go over all pixels.
+KINDS = 'JPEG', 'PNG', 'GIF', 'BMP'
+_MAGIC = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'GIF8', b'BM'
+NOWHERE = np.int64(0), np.int64(0)  # Start and length of nothing.
+_MAX_BLOCKS = 10_000  # Turns of a loop, for less than a second.
+_RUN = 64  # Blocks of the same size are passed over so many at a time.
+_PADDING = 16  # Bytes, as many as are read from one position.
+_ORIENTATION, _SHORT, _LONG = 0x112, 3, 4
+
+
+def kind(contents):
+  """Returns int32 scalar, an index of KINDS, or its length for other files.
+
+  Args:
+    contents: string scalar, the bytes of a file.
+  """
+  is_kind = [tf.equal(tf.strings.substr(contents, 0, len(magic)), magic)
+             for magic in _MAGIC]
+  return tf.argmax(tf.cast(is_kind + [True], tf.int32), output_type=tf.int32)
+
+
+def bytes_of(contents):
+  """Returns the bytes of a file, uint8 [n + some zeros], which the functions
+  below take as `data`."""
+  return tf.raw_ops.DecodePaddedRaw(
+      input_bytes=contents, out_type=tf.uint8,
+      fixed_length=tf.strings.length(contents) + _PADDING)
+
+
+def size(data):
+  """Returns how many bytes a file has, int64 scalar."""
+  return tf.size(data, out_type=tf.int64) - _PADDING
+
+
+def numbers(data, starts, count, big_endian=False):
+  """Returns unsigned numbers in a file; zeros beyond its end.
+
+  Args:
+    data: see `bytes_of()`.
+    starts: list of n int64 scalars, positions of their first bytes.
+    count: of the bytes of each, 1 to 4.
+    big_endian: whether the highest byte comes first.
+
+  Returns:
+    List of n int64 scalars.
+  """
+  places = 256 ** np.arange(count)
+  found = tf.cast(_rows(data, starts, count), tf.int64) * (
+      places[::-1] if big_endian else places)
+  return tf.unstack(tf.reduce_sum(found, 1), len(starts))
+
+
+def _rows(data, starts, count):
+  """Returns uint8 [n, count], so many bytes from each of n positions."""
+  starts = tf.minimum(tf.cast(starts, tf.int64), size(data))
+  return tf.gather(data, starts[:, tf.newaxis] + np.arange(count))
+
+
+def _equal(some, expected):
+  return tf.reduce_all(tf.equal(some, list(expected)))
+
+
+def refuse_unless(accepted, *reason):
+  """Returns an operation that fails if a file is not accepted.
+
+  Args:
+    accepted: bool scalar.
+    reason: words of the message, which `filesystem.reason()` reads.
+  """
+  return tf.raw_ops.Assert(condition=accepted, data=reason)
+
+
+def check_size(height, width):
+  """Returns an operation that fails if a picture is too large to be decoded.
+
+  Args:
+    height, width: int64 scalars, of up to four bytes.
+  """
+  return refuse_unless(
+      (height > 0) & (width > 0)
+      & (width <= MAX_PIXELS // tf.maximum(height, 1)),  # No product overflows.
+      'is', width, 'x', height, f'pixels, expected 1 to {MAX_PIXELS:,} in all')
+
+
+def jpeg_segments(data):
+  """Looks through the segments of a JPEG file, up to its compressed data.
+
+  Returns:
+    end: int64 scalar, where the compressed data begin.
+    start, length: int64 scalars, where the EXIF data start and how many they
+      are; 0 and 0: there are none.
+  """
+  def step(position, start, length, unused_is_more):
+    head = tf.cast(_rows(data, [position], 10)[0], tf.int64)
+    mark, marker, high, low = tf.unstack(head[:4])
+    count = 256 * high + low
+    # Other bytes than 255 fill space, as do all 255 before the last. Restart
+    # markers stand alone. For libjpeg too: it must not see a scan before this.
+    is_segment = tf.equal(mark, 255) & (marker > 1) & (marker < 255) & (
+        (marker < 0xd0) | (marker > 0xd8))
+    found = is_segment & tf.equal(marker, 0xe1) & tf.equal(start, 0) & (
+        _equal(head[4:], b'Exif\0\0'))
+    is_last = is_segment & (tf.equal(marker, 0xda) | tf.equal(marker, 0xd9))
+    length_here = tf.where(is_segment, 2 + count, 1)
+    return (tf.where(is_last, position, position + length_here),
+            tf.where(found, position + 10, start),
+            tf.where(found, count - 8, length), ~is_last)
+
+  return blocks(
+      lambda position, unused_start, unused_length, is_more: (
+          is_more & (position < size(data))),
+      step, [np.int64(2), *NOWHERE, True])[:3]
+
+
+def jpeg_end(data, start):
+  """Returns where a JPEG file ends for decoders, int64 scalar, and how many
+  scans it has until there, int32 scalar.
+
+  Args:
+    start: int64 scalar, where the compressed data begin. From there on, 255 is
+      a marker's first byte.
+  """
+  data = data[start:]
+  marks = tf.where(tf.equal(data[:-1], 255))[:, 0]
+  markers = tf.gather(data[1:], marks)
+  ends = tf.boolean_mask(marks, tf.equal(markers, 0xd9)) + 2
+  end = tf.concat([ends, [size(data)]], 0)[0]
+  return start + end, tf.math.count_nonzero(
+      tf.equal(markers, 0xda) & (marks < end))
+
+
+def png_chunks(data):
+  """Looks through the chunks of a PNG file.
+
+  Returns:
+    start, length: of the EXIF data, see `jpeg_segments()`.
+    is_opaque: bool scalar, whether no pixel can be transparent.
+  """
+  def step(position, start, length, is_opaque):
+    name = _rows(data, [position + 4], 4)[0]
+    count, = numbers(data, [position], 4, big_endian=True)
+    found = _equal(name, b'eXIf')
+    follows = position + (count + 12) * run_length(data, position, count + 12,
+                                                   8)
+    return (tf.where(_equal(name, b'IEND'), size(data), follows),
+            tf.where(found, position + 8, start),
+            tf.where(found, count, length), is_opaque & ~_equal(name, b'tRNS'))
+
+  color_type, = numbers(data, [25], 1)  # 4: grey, 6: colors, with alpha.
+  return blocks(lambda position, *_: position < size(data), step,
+                [np.int64(8), *NOWHERE, color_type < 4])[1:]
+
+
+def blocks(is_more, step, variables):
+  """Returns variables after step(*variables), while is_more(*variables)."""
+  return tf.while_loop(is_more, step, variables, parallel_iterations=1,
+                       maximum_iterations=_MAX_BLOCKS)
+
+
+def run_length(data, position, distance, count):
+  """Returns how many blocks of a file begin alike, int64 scalar, 1 or more.
+
+  Args:
+    data: see `bytes_of()`.
+    position: int64 scalar, where the first begins.
+    distance: int64 scalar, from one's beginning to the next one's.
+    count: of the bytes that have to be the same.
+  """
+  starts = position + distance * np.arange(_RUN)
+  heads = _rows(data, starts, count)
+  ended = tf.reduce_any(tf.not_equal(heads, heads[0]), 1) | (
+      starts >= size(data))
+  return tf.argmax(tf.cast(tf.concat([ended[1:], [True]], 0), tf.int32)) + 1
+
+
+def orientation(data, start, length):
+  """Returns which way is up by EXIF data, which are a TIFF file's; where that
+  is noted twice, the last counts, as in Pillow.
+
+  Args:
+    data: see `bytes_of()`.
+    start, length: int64 scalars, where the EXIF data are.
+
+  Returns:
+    int32 scalar, 1 to 8; 1 if they do not say, or are damaged.
+  """
+  exif = tf.pad(data[start:start + length], [[0, _PADDING]])
+  head = exif[:4]
+  is_big = _equal(head[:2], b'MM')
+  is_tiff = (is_big | _equal(head[:2], b'II')) & (
+      _equal(head[2:], b'\0*') | _equal(head[2:], b'*\0'))
+
+  def number(start, count):
+    return tf.where(is_big, *(numbers(exif, [start], count, big_endian)[0]
+                              for big_endian in (True, False)))
+
+  first = tf.minimum(number(4, 4) + 2, size(exif))
+  count = tf.minimum(number(first - 2, 2), (size(exif) - first) // 12)
+  # Of each entry: tag, type, count and value, of 2, 2, 4 and 4 bytes.
+  words = tf.cast(tf.reshape(exif[first:first + 12 * count], [-1, 6, 2]),
+                  tf.int32)
+  words = tf.reduce_sum(words * tf.where(is_big, [256, 1], [1, 256]), 2)
+  low, high = (tf.where(is_big, words[:, i::2], words[:, j::2])
+               for i, j in ((3, 2), (2, 3)))
+  tag, type_ = words[:, 0], words[:, 1]
+  is_short = tf.equal(type_, _SHORT)
+  value = tf.where(is_short, words[:, 4], low[:, 1] + 65536 * high[:, 1])
+  found = is_tiff & tf.equal(tag, _ORIENTATION) & (
+      is_short | tf.equal(type_, _LONG)) & (
+          tf.equal(low[:, 0], 1) & tf.equal(high[:, 0], 0))
+  value = tf.concat([[1], tf.boolean_mask(value, found)], 0)[-1]
+  return tf.where((value > 0) & (value < 9), value, 1)
