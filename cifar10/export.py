@@ -8,6 +8,12 @@ Serving expects) with two signatures: `serving_default` takes encoded images of
 any size, `images` takes uint8 images of the size of the records. Either returns
 the most probable class, its name, and the probabilities of all. --format=tflite
 writes EXPORT_DIR/tflite/1/model.tflite for LiteRT, which takes uint8 images.
+
+`serving_default` turns images the right way up, puts them on white and resizes
+them as the import does. It refuses an image of more than 100 megapixels
+(`image_headers.MAX_PIXELS`) before it decodes it, and decodes the images of a
+request one after the other. That takes up to 1 GB for each request, whatever it
+holds; how many are handled at a time is up to the server.
 """
 
 import contextlib
@@ -103,12 +109,23 @@ def _signatures(run, dtype):
   images = tf.placeholder(tf.uint8, [None, f.height, f.width, f.depth],
                           'images')
   with tf.device('/cpu:0'):
+    # One at a time, as each can take much memory.
     decoded = tf.map_fn(lambda one: image_files.decode(one, f), encoded,
-                        tf.uint8)
+                        tf.uint8, parallel_iterations=1)
   with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
     return {'serving_default': ({'image_bytes': encoded},
                                 _outputs(decoded, run, dtype)),
-            'images': ({'images': images}, _outputs(images, run, dtype))}
+            'images': ({'images': images},
+                       _outputs(_of_size(images), run, dtype))}
+
+
+def _of_size(images):
+  """Returns images that are refused when the graph runs unless they have their
+  static shape, which by itself is not looked at then."""
+  images = tf.ensure_shape(images, images.shape)
+  # LiteRT has no such operation, but compares sizes where it joins tensors.
+  more = tf.zeros([1, *images.shape[1:]], images.dtype)
+  return tf.concat([images, more], 0)[:-1]
 
 
 def _outputs(images, run, dtype):

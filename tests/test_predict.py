@@ -1,11 +1,16 @@
 """Prediction and export, against evaluation and against each other."""
 
+import itertools
 import json
 import os
+import re
+import subprocess
+import sys
 
 from ai_edge_litert.interpreter import Interpreter
 import numpy as np
 from PIL import Image
+from PIL import ImageOps
 import pytest
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
@@ -214,12 +219,131 @@ def test_pictures_of_any_size(exported, trained, tmp_path):
                              atol=1e-7)
 
 
-def test_tflite(trained, pictures, evaluated, tmp_path):
-  directory, _ = export.export(trained.train_dir, tmp_path, 'tflite')
-  assert directory == tmp_path / 'tflite' / '1'
+@pytest.fixture(scope='module')
+def odd_pictures(tmp_path_factory):
+  """Pictures that lie, are transparent, or have a palette; and what a person
+  sees of them."""
+  directory = tmp_path_factory.mktemp('odd')
+  pixels = np.random.default_rng(0).integers(0, 100, (32, 32, 4)).astype(
+      np.uint8)
+  pixels[:10, :20] += 150
+  pixels[..., 3] = np.arange(32) // 16 * 255
+  image = Image.fromarray(pixels)
+  exif = Image.Exif()
+  exif[0x112] = 6
+  image.save(directory / 'lying.png', exif=exif)
+  image.save(directory / 'transparent.png')
+  palette = image.convert('RGB').quantize(16)
+  palette.save(directory / 'palette.bmp')
+  palette.save(directory / 'first.gif', save_all=True, append_images=[
+      palette.rotate(180)], transparency=palette.getpixel((5, 5)))
+  paths, seen = [], []
+  for name in 'lying.png', 'transparent.png', 'palette.bmp', 'first.gif':
+    paths.append(str(directory / name))
+    shown = ImageOps.exif_transpose(Image.open(paths[-1])).convert('RGBA')
+    white = Image.new('RGBA', shown.size, 'white')
+    seen.append(f'{paths[-1]}.seen.png')
+    Image.alpha_composite(white, shown).convert('RGB').save(seen[-1])
+  return paths, seen
+
+
+def test_pictures_are_what_a_person_sees(exported, trained, odd_pictures):
+  paths, seen = odd_pictures
+  expected = predicted(seen, trained.train_dir)
+  np.testing.assert_allclose(predicted(paths, trained.train_dir), expected,
+                             rtol=1e-5, atol=1e-7)
+  served = tf2.saved_model.load(exported).signatures['serving_default'](
+      image_bytes=tf2.constant(read_bytes(paths)))
+  np.testing.assert_allclose(served['probabilities'].numpy(), expected,
+                             rtol=1e-5, atol=1e-7)
+  assert min(np.abs(a - b).max()
+             for a, b in itertools.combinations(expected, 2)) > 1e-5
+
+
+SERVE = """
+import resource, sys
+import tensorflow as tf
+
+def peak():
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+def serve(contents):
+  try:
+    return classify(image_bytes=tf.constant(contents))['classes'].shape
+  except tf.errors.InvalidArgumentError as e:
+    return next(line for line in e.message.splitlines() if '[is]' in line)
+
+classify = tf.saved_model.load(sys.argv[1]).signatures['serving_default']
+small, large = (open(path, 'rb').read() for path in sys.argv[2:])
+serve([small] * 10)
+before = peak()
+print(serve([small] * 3 + [large] * 10))
+print(peak() - before)
+"""
+
+
+def test_large_pictures_do_not_take_a_server_down(exported, pictures, tmp_path):
+  """Ten at a time, each of which would take 1.2 GB."""
+  Image.new('1', (20000, 20000)).save(tmp_path / 'large.png')
+  reason, memory = subprocess.run(
+      [sys.executable, '-c', SERVE, exported, pictures[0],
+       str(tmp_path / 'large.png')],
+      check=True, stdout=subprocess.PIPE, text=True,
+      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}).stdout.splitlines()
+  assert reason == ('assertion failed: [is] [20000] [x] [20000] [pixels, '
+                    'expected 1 to 100,000,000 in all]')
+  assert int(memory) < 150
+  with tf.Session(graph=tf.Graph()) as session:
+    tf.saved_model.load(session, ['serve'], exported)
+    loop, = (op for op in session.graph.get_operations()
+             if op.type in ('While', 'StatelessWhile'))
+    assert loop.get_attr('parallel_iterations') == 1
+
+
+WRONG_SHAPES = [(2, 64, 64, 3), (1, 200, 200, 3), (4, 32, 32, 1),
+                (2, 16, 64, 3), (32, 32, 3)]
+
+
+def test_images_of_another_size_are_refused(exported):
+  """Some have as many values as two or four images, some hold one."""
+  classify = tf2.saved_model.load(exported).signatures['images']
+  for shape in WRONG_SHAPES:
+    shown = str(list(shape)).replace(' ', '')
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(
+        f'Shape of tensor images {shown} is not compatible with expected shape '
+        '[?,32,32,3]')):
+      classify(images=tf2.zeros(shape, tf2.uint8))
+  with tf.Session(graph=tf.Graph()) as session:
+    signature = tf.saved_model.load(
+        session, ['serve'], exported).signature_def['images']
+    for shape in WRONG_SHAPES:
+      with pytest.raises(ValueError, match=r'shape \(None, 32, 32, 3\)'):
+        session.run(signature.outputs['classes'].name, {
+            signature.inputs['images'].name: np.zeros(shape, np.uint8)})
+
+
+@pytest.fixture(scope='module')
+def tflite(trained, tmp_path_factory):
+  path = tmp_path_factory.mktemp('tflite')
+  directory, _ = export.export(trained.train_dir, path, 'tflite')
+  assert directory == path / 'tflite' / '1'
   assert os.listdir(directory) == ['model.tflite']
-  classify = Interpreter(str(directory / 'model.tflite')).get_signature_runner(
-      'images')
+  return Interpreter(str(directory / 'model.tflite'))
+
+
+def test_tflite_refuses_images_of_another_size(tflite):
+  assert tflite.get_signature_runner('images')(images=np.zeros(
+      [2, 32, 32, 3], np.uint8))['classes'].shape == (2,)
+  # None of them needs TensorFlow's own operations.
+  assert not [op['op_name'] for op in tflite._get_ops_details()
+              if op['op_name'].startswith(('Flex', 'CUSTOM'))]
+  for shape in WRONG_SHAPES:
+    with pytest.raises(RuntimeError, match='CONCATENATION'):
+      tflite.get_signature_runner('images')(images=np.zeros(shape, np.uint8))
+
+
+def test_tflite(tflite, pictures, evaluated):
+  classify = tflite.get_signature_runner('images')
   images = np.array([np.asarray(Image.open(path)) for path in pictures])
   outputs = classify(images=images)
   np.testing.assert_allclose(outputs['probabilities'], evaluated, rtol=1e-3,
