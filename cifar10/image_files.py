@@ -5,9 +5,11 @@ record to train on, is classified, or is sent to an exported model, it becomes
 the same pixels.
 """
 
-import contextlib
+import collections
+import concurrent.futures
 import functools
 import glob
+import itertools
 import os
 
 import tensorflow.compat.v1 as tf
@@ -16,7 +18,6 @@ from cifar10 import filesystem
 from cifar10 import image_decoders
 
 EXTENSIONS = '.jpg', '.jpeg', '.png', '.bmp', '.gif'
-_BATCH_SIZE, _BATCH_BYTES = 64, 1 << 24  # Whichever is less.
 # By EXIF's number: is the picture lying, and are its rows and its columns to be
 # reversed before it is turned about its diagonal?
 _ORIENTATIONS = [[bool(x) for x in row] for row in (
@@ -29,24 +30,45 @@ def find(places):
 
   Args:
     places: paths of files, of folders to search through, and patterns with
-      `*`, `?` or `**`. What holds no image is returned as it is.
+      `*`, `?` or `**`. What holds no image is returned as it is. What begins
+      with a dot is not looked at in folders.
   """
   return [path for place in places for path in _find_in(place) or [place]]
 
 
+def is_named_image(path):
+  """Returns whether a file is an image by its name."""
+  return path.lower().endswith(EXTENSIONS)
+
+
 def _find_in(place):
   if os.path.isdir(place):
-    return sorted(
-        os.path.join(directory, name)
-        for directory, _, names in os.walk(place, onerror=_refuse)
-        for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith('.'))
+    return list(filter(is_named_image, files_in(place)))
   if not os.path.exists(place):
     found = sorted(glob.glob(place, recursive=True))
     # `**` also gives the folders of the files it gives.
     return [path for path in found if os.path.isfile(path)] or [
         path for folder in found for path in _find_in(folder)]
   return [place]
+
+
+def files_in(folder):
+  """Returns the sorted paths of the files in a folder and the folders in it,
+  links to folders too; each folder once, so that links may go round in circles.
+  What begins with a dot is left out."""
+  found, seen = [], {os.path.realpath(folder)}
+  for directory, folders, names in os.walk(folder, onerror=_refuse,
+                                           followlinks=True):
+    found += [os.path.join(directory, name) for name in names
+              if not name.startswith('.')]
+    visible = sorted(name for name in folders if not name.startswith('.'))
+    folders.clear()
+    for name in visible:
+      path = os.path.realpath(os.path.join(directory, name))
+      if path not in seen:
+        seen.add(path)
+        folders.append(name)
+  return sorted(found)
 
 
 def _refuse(error):
@@ -131,66 +153,42 @@ def read(paths, record_format):
     [height, width, depth] array, or None if there is none to be had, for the
     `reason`.
   """
+  threads = os.cpu_count() or 1
+  image_of = _decoder(record_format)
+
+  def load(path):
+    try:
+      return image_of(os.fsencode(path)), None
+    except tf.errors.OpError as e:
+      return None, _reason(path, e)
+
+  pool = concurrent.futures.ThreadPoolExecutor(threads)
+  try:
+    started, remaining = collections.deque(), iter(paths)
+    for index in range(len(paths)):
+      for path in itertools.islice(remaining, 1 + 2 * threads - len(started)):
+        started.append(pool.submit(load, path))
+      yield index, *started.popleft().result()
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+@functools.cache  # Building it takes as long as decoding hundreds of files.
+def _decoder(record_format):
+  """Returns a function of a path that returns the image."""
   graph = tf.Graph()
   with graph.as_default(), tf.device('/cpu:0'):
-    def load(index, path):
-      return index, decode(tf.read_file(path), record_format)
-
-    threads = os.cpu_count() or 1
-    names = [os.fsencode(path) for path in paths]
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (tf.range(len(names)), tf.constant(names, tf.string)))
-    # Without autograph, which would read and rewrite the source of `load`.
-    dataset = dataset.map(tf.autograph.experimental.do_not_convert(load),
-                          threads)
-    batch_size = min(_BATCH_SIZE, 1 + _BATCH_BYTES
-                     // record_format.record_bytes)
-    dataset = dataset.ignore_errors().batch(batch_size).prefetch(2)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # It delays the end, see inputs.py.
-    batch = tf.data.make_one_shot_iterator(
-        dataset.with_options(options)).get_next()
-
-  @functools.cache  # It takes half a second to build.
-  def one():
-    with graph.as_default(), tf.device('/cpu:0'):
-      path = tf.placeholder(tf.string, [])
-      return path, decode(tf.read_file(path), record_format)
-
-  # Not made the default one, which would not be left in the order of entering.
+    path = tf.placeholder(tf.string, [])
+    image = decode(tf.read_file(path), record_format)
   config = tf.ConfigProto(device_count={'GPU': 0})
-  # Which takes longer than what it would save.
+  # Optimizing the graph would take longer than it saves.
   config.graph_options.rewrite_options.disable_meta_optimizer = True
-  with contextlib.closing(tf.Session(graph=graph, config=config)) as session:
-    expected = 0
-    for index, image in _all(session, batch):
-      yield from _failed(session, one, paths, expected, index)
-      yield index, image, None
-      expected = index + 1
-    yield from _failed(session, one, paths, expected, len(paths))
+  return tf.Session(graph=graph, config=config).make_callable(image, [path])
 
 
-def _all(session, batch):
-  while True:
-    try:
-      indices, images = session.run(batch)
-    except tf.errors.OutOfRangeError:
-      return
-    yield from zip(indices.tolist(), images)
-
-
-def _failed(session, one, paths, start, end):
-  """Tells why the files from one to another could not be read; if they can be
-  by now, all the better."""
-  for index in range(start, end):
-    path, image = one()
-    try:
-      yield index, session.run(image, {path: os.fsencode(paths[index])}), None
-    except tf.errors.OpError as e:
-      if os.path.isdir(paths[index]):
-        reason = 'holds no image files (' + ', '.join(EXTENSIONS) + ')'
-      elif not os.path.exists(paths[index]):
-        reason = 'there is no such file'
-      else:
-        reason = filesystem.reason(e)
-      yield index, None, reason
+def _reason(path, error):
+  if os.path.isdir(path):
+    return 'holds no image files (' + ', '.join(EXTENSIONS) + ')'
+  if not os.path.exists(path):
+    return 'there is no such file'
+  return filesystem.reason(error)

@@ -1,6 +1,7 @@
 """Makes record files of one's own pictures: of a list of files with labels, of
 a folder for each class, or of the house numbers of SVHN."""
 
+import collections
 import csv
 import io
 import os
@@ -13,6 +14,7 @@ from cifar10 import directories
 from cifar10 import filesystem
 from cifar10 import image_files
 from cifar10 import records
+from cifar10 import repeats
 from cifar10 import UserError
 from cifar10.progress import Progress
 
@@ -31,10 +33,11 @@ def import_csv(directory, path, size, test_fraction, strict=False):
       PATH neither exists nor ends like a picture's is a headline.
     size: height and width of the records, in pixels.
     test_fraction: the part of each class that is not trained on.
-    strict: whether to refuse unreadable pictures, or to leave them out.
+    strict: whether to refuse unreadable pictures, and pictures with two labels,
+      or to leave them out. Repeats are left out in any case.
 
   Raises:
-    UserError: it is no such list, a picture cannot be read, or nothing can.
+    UserError: it is no such list, a picture is refused, or none can be read.
   """
   text = filesystem.read_text(path, 1 << 30).lstrip('\ufeff')
   try:
@@ -49,9 +52,10 @@ def import_csv(directory, path, size, test_fraction, strict=False):
   pictures = [(os.path.join(base, file), label.strip())
               for file, label in filter(None, lines)]
   if pictures and not os.path.exists(pictures[0][0]) and (
-      not pictures[0][0].lower().endswith(image_files.EXTENSIONS)):
+      not image_files.is_named_image(pictures[0][0])):
     print(f'{path}: headline: {",".join(lines[0])}', file=sys.stderr)
     del pictures[0]
+  pictures, _ = repeats.leave_out(pictures, [], strict)
   _import_pictures(directory, path, _split(pictures, test_fraction), size,
                    strict)
 
@@ -65,7 +69,7 @@ def import_folders(directory, path, size, test_fraction, strict=False):
     directory, size, test_fraction, strict: see `import_csv()`.
 
   Raises:
-    UserError: a picture cannot be read, or nothing can.
+    UserError: a picture is refused, or none can be read.
   """
   folders = sorted(_folders(path))
   if 'train' in folders and _folders(os.path.join(path, 'train')) and (
@@ -73,9 +77,11 @@ def import_folders(directory, path, size, test_fraction, strict=False):
     raise UserError(f'{path}: has the folders {", ".join(folders)}. Expected '
                     'train and test, or one for each class')
   if folders == ['test', 'train']:
-    split = [_labelled(os.path.join(path, part)) for part in ('train', 'test')]
+    split = repeats.leave_out(*(_labelled(os.path.join(path, part))
+                                for part in ('train', 'test')), strict)
   else:
-    split = _split(_labelled(path), test_fraction)
+    pictures, _ = repeats.leave_out(_labelled(path), [], strict)
+    split = _split(pictures, test_fraction)
   _import_pictures(directory, path, split, size, strict)
 
 
@@ -128,10 +134,15 @@ def _folders(path):
 
 def _labelled(path):
   """Returns (path, label) of the pictures in the folders of a directory."""
-  pictures = [(picture, name) for name in _folders(path)
-              for picture in image_files.find([os.path.join(path, name)])
-              if os.path.isfile(picture)]
-  others = sum(len(names) for _, _, names in os.walk(path)) - len(pictures)
+  pictures, others = [], sum(
+      entry.is_file() and not entry.name.startswith('.')
+      for entry in os.scandir(path))
+  for name in sorted(_folders(path)):
+    files = image_files.files_in(os.path.join(path, name))
+    found = [file for file in files
+             if image_files.is_named_image(file) and os.path.isfile(file)]
+    pictures += [(file, name) for file in found]
+    others += len(files) - len(found)
   if others:
     print(f'{path}: {others:,} files are not pictures in folders, by their '
           f'names ({", ".join(image_files.EXTENSIONS)})', file=sys.stderr)
@@ -168,10 +179,10 @@ def _import_pictures(directory, source, split, size, strict):
       class_names=tuple(names))
   labels = {name: label for label, name in enumerate(names)}
   progress = Progress(sum(map(len, split)), 'images')
-  left_out = []
+  left_out, written = [], [collections.Counter(), collections.Counter()]
 
-  def read(pictures, done):
-    """Yields the images and labels of pictures, in chunks."""
+  def read(pictures, done, written):
+    """Yields the images and labels of pictures, in chunks; counts by label."""
     # Mixed, as training can hold out the last of them.
     pictures = [pictures[i] for i in
                 np.random.default_rng(2).permutation(len(pictures))]
@@ -181,6 +192,7 @@ def _import_pictures(directory, source, split, size, strict):
       path, label = pictures[index]
       if image is not None:
         chunk.append((image, labels[label]))
+        written[label] += 1
       elif strict:
         raise UserError(f'{path}: {reason}')
       else:
@@ -193,10 +205,15 @@ def _import_pictures(directory, source, split, size, strict):
         chunk = []
 
   train, test = split
-  _write(directory, record_format, read(train, 0), read(test, len(train)))
+  _write(directory, record_format, read(train, 0, written[0]),
+         read(test, len(train), written[1]))
   if left_out:
     print(f'{len(left_out):,} of {sum(map(len, split)):,} pictures were left '
           'out', file=sys.stderr, flush=True)
+  for counts, what in zip(written, ('train', 'test')):
+    if missing := [name for name in names if not counts[name]]:
+      print(f'no picture to {what} on: {", ".join(missing)}', file=sys.stderr,
+            flush=True)
 
 
 def _chunk(record_format):

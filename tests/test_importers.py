@@ -1,6 +1,7 @@
 """Own pictures to record files."""
 
 import os
+import re
 import shutil
 import sys
 
@@ -12,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import dataset
 from cifar10 import directories
+from cifar10 import image_files
 from cifar10 import importers
 from cifar10 import records
 from cifar10 import train
@@ -72,11 +74,11 @@ def test_folders(pictures, tmp_path):
 def test_folders_that_are_split_already(tmp_path):
   for part, shade in ('train', 1), ('test', 2):
     for name in 'a', 'b':
-      save(tmp_path / 'p' / part / name / 'x.png', shade, 0, 0)
+      save(tmp_path / 'p' / part / name / 'x.png', shade, ord(name), 0)
   importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.9)
   _, train_records, test_records = contents(tmp_path / 'own')
-  assert sorted(train_records) == [(0, (1, 0, 0)), (1, (1, 0, 0))]
-  assert sorted(test_records) == [(0, (2, 0, 0)), (1, (2, 0, 0))]
+  assert sorted(train_records) == [(0, (1, 97, 0)), (1, (1, 98, 0))]
+  assert sorted(test_records) == [(0, (2, 97, 0)), (1, (2, 98, 0))]
 
 
 @pytest.mark.parametrize('headline', ['', 'path,label\n'])
@@ -129,28 +131,30 @@ def test_folders_that_are_no_classes(tmp_path, capsys):
   with pytest.raises(UserError, match='folders test, train, valid. Expected'):
     importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.5)
   for i in range(3):
-    save(tmp_path / 'q' / 'a' / f'{i}.png', 1, 0, 0)
+    save(tmp_path / 'q' / 'a' / f'{i}.png', i, 0, 0)
   (tmp_path / 'q' / 'a' / 'x.webp').write_bytes(b'')
   importers.import_folders(tmp_path / 'own', tmp_path / 'q', 4, 0.5)
   assert 'q: 1 files are not pictures in folders' in capsys.readouterr().err
   for name in 'a\nb', 'a\tb', '\udcff':
     save(tmp_path / repr(name) / name / '0.png', 1, 0, 0)
-    save(tmp_path / repr(name) / name / '1.png', 1, 0, 0)
+    save(tmp_path / repr(name) / name / '1.png', 2, 0, 0)
     with pytest.raises(UserError, match='expected the name of a class'):
       importers.import_folders(tmp_path / 'new', tmp_path / repr(name), 4, 0.5)
 
 
 def test_more_than_256_classes(tmp_path):
   for i in range(258):
-    save(tmp_path / f'{i}.png', i // 2, i % 2, 0)
+    for blue in 0, 1:
+      save(tmp_path / f'{i}.{blue}.png', i // 2, i % 2, blue)
   (tmp_path / 'list.csv').write_text(''.join(
-      f'{i}.png,{i}\n{i}.png,{i}\n' for i in range(258)))
+      f'{i}.0.png,{i}\n{i}.1.png,{i}\n' for i in range(258)))
   importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 4, 0.5)
   record_format, train_records, test_records = contents(tmp_path / 'own')
   assert record_format.label_bytes == 2
   assert record_format.class_names == tuple(map(str, range(258)))
   for found in train_records, test_records:
-    assert sorted(found) == [(i, (i // 2, i % 2, 0)) for i in range(258)]
+    assert sorted((label, color[:2]) for label, color in found) == [
+        (i, (i // 2, i % 2)) for i in range(258)]
 
 
 def test_broken_pictures(pictures, tmp_path, capfd):
@@ -178,6 +182,100 @@ def test_files_are_of_bounded_size(pictures, tmp_path, monkeypatch):
   np.testing.assert_array_equal(data.read_images(data.train), everything)
   np.testing.assert_array_equal(data.pick(data.train, [12, 0, 5, 6]),
                                 everything[[12, 0, 5, 6]])
+
+
+def test_the_same_picture_is_kept_once(tmp_path, capfd):
+  """By path, by link, and by content."""
+  for i in range(5):
+    save(tmp_path / f'{i}.png', i, 0, 0)
+  (tmp_path / 'link.png').symlink_to('1.png')
+  shutil.copy(tmp_path / '2.png', tmp_path / 'copy.png')
+  (tmp_path / 'list.csv').write_text(
+      ''.join(f'{name}.png,a\n' for name in (
+          *range(5), *range(5), 'link', 'copy', './3')))
+  importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 4, 0.4)
+  _, train_records, test_records = contents(tmp_path / 'own')
+  assert len(train_records) == 3 and len(test_records) == 2
+  assert sorted(train_records + test_records) == [
+      (0, (i, 0, 0)) for i in range(5)]
+  assert 'left out: 8 pictures that repeat others\n' in capfd.readouterr().err
+
+
+def test_contradictions(tmp_path, capfd):
+  """The same picture with two labels is named, and left out or refused."""
+  for i in range(6):
+    save(tmp_path / 'p' / 'ab'[i % 2] / f'{i}.png', i, 0, 0)
+  shutil.copy(tmp_path / 'p' / 'a' / '2.png', tmp_path / 'p' / 'b' / 'x.png')
+  importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.5)
+  _, train_records, test_records = contents(tmp_path / 'own')
+  assert sorted(train_records + test_records) == sorted(
+      (i % 2, (i, 0, 0)) for i in (0, 1, 3, 4, 5))
+  message = (f'the same picture with different labels: {tmp_path}/p/a/2.png '
+             f'(a), {tmp_path}/p/b/x.png (b)')
+  assert f'left out: {message}\n' in capfd.readouterr().err
+  with pytest.raises(UserError, match=re.escape(message)):
+    importers.import_folders(tmp_path / 'strict', tmp_path / 'p', 4, 0.5, True)
+  # Broken files of no bytes are the same, but no picture.
+  for name in 'a', 'b':
+    (tmp_path / 'p' / name / 'empty.png').write_bytes(b'')
+  importers.import_folders(tmp_path / 'again', tmp_path / 'p', 4, 0.5)
+  assert capfd.readouterr().err.count('empty.png: Input is empty') == 2
+
+
+def test_no_picture_is_in_both_parts(tmp_path, capfd):
+  for i in range(4):
+    save(tmp_path / 'p' / 'train' / 'a' / f'{i}.png', i, 0, 0)
+  save(tmp_path / 'p' / 'test' / 'a' / 'same.png', 2, 0, 0)
+  (tmp_path / 'p' / 'test' / 'a' / '3.png').symlink_to(
+      tmp_path / 'p' / 'train' / 'a' / '3.png')
+  importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.5)
+  _, train_records, test_records = contents(tmp_path / 'own')
+  assert sorted(train_records) == [(0, (0, 0, 0)), (0, (1, 0, 0))]
+  assert sorted(test_records) == [(0, (2, 0, 0)), (0, (3, 0, 0))]
+  assert ('left out: 2 pictures to train on that are to test on too\n'
+          in capfd.readouterr().err)
+
+
+def test_classes_without_pictures_are_named(tmp_path, capfd):
+  """To test on, as there is one only, or it is broken; or to train on."""
+  for name, count in ('one', 1), ('two', 2):
+    for i in range(count):
+      save(tmp_path / 'p' / name / f'{i}.png', count, i, 0)
+  importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.5)
+  err = capfd.readouterr().err
+  assert err.endswith('no picture to test on: one\n') and 'train on' not in err
+  for folder, shade in ('train/a', 1), ('test/a', 2), ('train/b', 3), (
+      'test/c', 4):
+    save(tmp_path / 'q' / folder / '0.png', shade, 0, 0)
+  (tmp_path / 'q' / 'test' / 'b').mkdir()
+  (tmp_path / 'q' / 'test' / 'b' / '0.png').write_bytes(b'?')
+  importers.import_folders(tmp_path / 'split', tmp_path / 'q', 4, 0.5)
+  err = capfd.readouterr().err
+  assert err.endswith('no picture to train on: c\nno picture to test on: b\n')
+
+
+def test_hidden_files_and_links(tmp_path, capfd):
+  """Links are followed, to classes and in them, and round in circles."""
+  for i in range(3):
+    save(tmp_path / 'elsewhere' / f'{i}.png', 1, i, 0)
+    save(tmp_path / 'p' / 'a' / f'{i}.png', 0, i, 0)
+    save(tmp_path / 'p' / 'a' / '.ipynb_checkpoints' / f'{i}.png', 9, i, 0)
+    save(tmp_path / 'deep' / 'er' / f'{i}.png', 2, i, 0)
+  (tmp_path / 'p' / 'a' / '.DS_Store').write_bytes(b'')
+  (tmp_path / 'p' / '.hidden').write_bytes(b'')
+  (tmp_path / 'p' / 'a' / 'notes.txt').write_bytes(b'')
+  (tmp_path / 'p' / 'readme').write_bytes(b'')
+  (tmp_path / 'p' / 'b').symlink_to(tmp_path / 'elsewhere')
+  (tmp_path / 'p' / 'a' / 'more').symlink_to(tmp_path / 'deep')
+  (tmp_path / 'deep' / 'er' / 'up').symlink_to(tmp_path / 'deep')
+  importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.4)
+  record_format, train_records, test_records = contents(tmp_path / 'own')
+  assert record_format.class_names == ('a', 'b')
+  assert sorted(train_records + test_records) == sorted(
+      (label, (red, i, 0)) for label, red in ((0, 0), (0, 2), (1, 1))
+      for i in range(3))
+  assert f'{tmp_path}/p: 2 files are not pictures' in capfd.readouterr().err
+  assert len(image_files.find([str(tmp_path / 'p')])) == 9
 
 
 def test_svhn(tmp_path):
