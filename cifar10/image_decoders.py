@@ -28,7 +28,7 @@ def decode(contents):
       or not decoded right by TensorFlow; or has more than
       `headers.MAX_PIXELS`.
   """
-  data = headers.bytes_of(contents)
+  data = headers.data_of(contents)
   image, start, length = tf.switch_case(headers.kind(contents), [
       lambda: _jpeg(contents, data), lambda: _png(contents, data),
       lambda: _gif(contents, data), lambda: _bmp(data),
@@ -173,7 +173,7 @@ def _gif_blocks(data):
     length = tf.where(
         is_inside, run, tf.where(
             is_picture, 11 + 3 * _gif_colors(data, position + 9), tf.where(
-                ~is_extension, headers.size(data), 2)))
+                ~is_extension, data.size, 2)))
     return (position + tf.where(~is_inside | (count > 0), length, 1),
             ~is_inside | (count > 0),
             tf.where(is_picture, position, picture),
@@ -182,7 +182,7 @@ def _gif_blocks(data):
   colors = _gif_colors(data, 10)
   end, is_inside, picture, control = headers.blocks(
       lambda position, is_inside, picture, _: (
-          (position < headers.size(data)) & (is_inside | tf.equal(picture, 0))),
+          (position < data.size) & (is_inside | tf.equal(picture, 0))),
       step, [13 + 3 * colors, False, *headers.NOWHERE])
   return colors, picture, control, end, ~is_inside & (picture > 0)
 
@@ -209,9 +209,9 @@ def _bmp(data):
   with tf.control_dependencies([headers.check_size(height, width)]):
     row = (width * bits + 31) // 32 * 4
   with tf.control_dependencies([headers.refuse_unless(
-      (start >= 14 + header) & (start + height * row <= headers.size(data)),
+      (start >= 14 + header) & (start + height * row <= data.size),
       'ends before its last pixel')]):
-    rows = tf.reshape(data[start:start + height * row], [height, row])
+    rows = tf.reshape(data.bytes[start:start + height * row], [height, row])
   rows = tf.cond(is_top_down, lambda: rows, lambda: tf.reverse(rows, [0]))
   return tf.cond(
       bits > 8, lambda: _bmp_colors(rows, width, bits // 8, has_alpha),
@@ -233,7 +233,7 @@ def _bmp_palette(data, start, rows, width, bits):
   each is `bits` long."""
   count, = headers.numbers(data, [46], 4)
   count = tf.where((count > 0) & (count < 256), count, 256)
-  colors = data[start:start + 4 * count]
+  colors = data.bytes[start:start + 4 * count]
   colors = tf.pad(colors, [[0, 1024 - tf.size(colors)]])
   colors = tf.reshape(colors, [256, 4])[:, 2::-1]
   shifts = tf.cast(tf.range(8 - bits, -1, -bits), tf.uint8)

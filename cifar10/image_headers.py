@@ -5,6 +5,8 @@ Files come from anywhere. So reading past the end gives zeros, positions are
 int64, and loops end after a fixed number of turns.
 """
 
+import typing
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -19,6 +21,21 @@ _RUN = 64  # Blocks of the same size are passed over so many at a time.
 _PADDING = 16  # Bytes, as many as are read from one position.
 _ORIENTATION, _SHORT, _LONG = 0x112, 3, 4
 
+# What the second byte of a JPEG file's segment tells, after 255: the bytes fill
+# space or are a restart marker, and are passed over as libjpeg does, lest it see
+# a scan earlier; compressed data begin, or the file ends; or a length follows.
+_FILLS, _IS_SEGMENT, _IS_LAST = range(3)
+_JPEG_ROLES = np.full(256, _IS_SEGMENT)
+_JPEG_ROLES[[0, 1, *range(0xd0, 0xd9), 255]] = _FILLS
+_JPEG_ROLES[[0xd9, 0xda]] = _IS_LAST
+# Of its first ten bytes: the first, the second, the length, and the second with
+# the name of what the segment is for.
+_JPEG_NUMBERS = np.zeros([4, 10], np.int64)
+_JPEG_NUMBERS[0, 0] = _JPEG_NUMBERS[1, 1] = 1
+_JPEG_NUMBERS[2, 2:4] = 256, 1
+_JPEG_NUMBERS[3, 1], _JPEG_NUMBERS[3, 4:] = 256**6, 256 ** np.arange(6)[::-1]
+_JPEG_EXIF = int.from_bytes(b'\xe1Exif\0\0', 'big')
+
 
 def kind(contents):
   """Returns int32 scalar, an index of KINDS, or its length for other files.
@@ -31,24 +48,30 @@ def kind(contents):
   return tf.argmax(tf.cast(is_kind + [True], tf.int32), output_type=tf.int32)
 
 
-def bytes_of(contents):
-  """Returns the bytes of a file, uint8 [n + some zeros], which the functions
-  below take as `data`."""
-  return tf.raw_ops.DecodePaddedRaw(
+class Data(typing.NamedTuple):
+  """The bytes of a file.
+
+  Attributes:
+    bytes: uint8 [size + some zeros].
+    size: int64 scalar.
+  """
+  bytes: tf.Tensor
+  size: tf.Tensor
+
+
+def data_of(contents):
+  """Returns the `Data` of a file, string scalar."""
+  size = tf.cast(tf.strings.length(contents), tf.int64)
+  return Data(tf.raw_ops.DecodePaddedRaw(
       input_bytes=contents, out_type=tf.uint8,
-      fixed_length=tf.strings.length(contents) + _PADDING)
-
-
-def size(data):
-  """Returns how many bytes a file has, int64 scalar."""
-  return tf.size(data, out_type=tf.int64) - _PADDING
+      fixed_length=tf.cast(size, tf.int32) + _PADDING), size)
 
 
 def numbers(data, starts, count, big_endian=False):
   """Returns unsigned numbers in a file; zeros beyond its end.
 
   Args:
-    data: see `bytes_of()`.
+    data: `Data`.
     starts: list of n int64 scalars, positions of their first bytes.
     count: of the bytes of each, 1 to 4.
     big_endian: whether the highest byte comes first.
@@ -64,8 +87,8 @@ def numbers(data, starts, count, big_endian=False):
 
 def _rows(data, starts, count):
   """Returns uint8 [n, count], so many bytes from each of n positions."""
-  starts = tf.minimum(tf.cast(starts, tf.int64), size(data))
-  return tf.gather(data, starts[:, tf.newaxis] + np.arange(count))
+  starts = tf.minimum(tf.cast(starts, tf.int64), data.size)
+  return tf.gather(data.bytes, starts[:, tf.newaxis] + np.arange(count))
 
 
 def _equal(some, expected):
@@ -103,25 +126,22 @@ def jpeg_segments(data):
       are; 0 and 0: there are none.
   """
   def step(position, start, length, unused_is_more):
-    head = tf.cast(_rows(data, [position], 10)[0], tf.int64)
-    mark, marker, high, low = tf.unstack(head[:4])
-    count = 256 * high + low
-    # Other bytes than 255 fill space, as do all 255 before the last. Restart
-    # markers stand alone. For libjpeg too: it must not see a scan before this.
-    is_segment = tf.equal(mark, 255) & (marker > 1) & (marker < 255) & (
-        (marker < 0xd0) | (marker > 0xd8))
-    found = is_segment & tf.equal(marker, 0xe1) & tf.equal(start, 0) & (
-        _equal(head[4:], b'Exif\0\0'))
-    is_last = is_segment & (tf.equal(marker, 0xda) | tf.equal(marker, 0xd9))
-    length_here = tf.where(is_segment, 2 + count, 1)
-    return (tf.where(is_last, position, position + length_here),
+    # Few operations, as they run for each segment.
+    head = tf.slice(data.bytes, tf.reshape(position, [1]), [10])
+    mark, marker, count, name = tf.unstack(tf.reduce_sum(
+        tf.cast(head, tf.int64) * _JPEG_NUMBERS, 1))
+    role = tf.where(tf.equal(mark, 255), tf.gather(_JPEG_ROLES, marker), _FILLS)
+    is_segment = tf.equal(role, _IS_SEGMENT)
+    found = is_segment & tf.equal(name, _JPEG_EXIF) & tf.equal(start, 0)
+    return (position + tf.where(is_segment, count + 2, 1),
             tf.where(found, position + 10, start),
-            tf.where(found, count - 8, length), ~is_last)
+            tf.where(found, count - 8, length), tf.equal(role, _IS_LAST))
 
-  return blocks(
-      lambda position, unused_start, unused_length, is_more: (
-          is_more & (position < size(data))),
-      step, [np.int64(2), *NOWHERE, True])[:3]
+  position, start, length, is_last = blocks(
+      lambda position, unused_start, unused_length, is_last: (
+          ~is_last & (position < data.size)),
+      step, [np.int64(2), *NOWHERE, False])
+  return position - tf.cast(is_last, tf.int64), start, length
 
 
 def jpeg_end(data, start):
@@ -132,11 +152,11 @@ def jpeg_end(data, start):
     start: int64 scalar, where the compressed data begin. From there on, 255 is
       a marker's first byte.
   """
-  data = data[start:]
-  marks = tf.where(tf.equal(data[:-1], 255))[:, 0]
-  markers = tf.gather(data[1:], marks)
+  compressed = data.bytes[start:]
+  marks = tf.where(tf.equal(compressed[:-1], 255))[:, 0]
+  markers = tf.gather(compressed[1:], marks)
   ends = tf.boolean_mask(marks, tf.equal(markers, 0xd9)) + 2
-  end = tf.concat([ends, [size(data)]], 0)[0]
+  end = tf.concat([ends, [data.size - start]], 0)[0]
   return start + end, tf.math.count_nonzero(
       tf.equal(markers, 0xda) & (marks < end))
 
@@ -154,12 +174,12 @@ def png_chunks(data):
     found = _equal(name, b'eXIf')
     follows = position + (count + 12) * run_length(data, position, count + 12,
                                                    8)
-    return (tf.where(_equal(name, b'IEND'), size(data), follows),
+    return (tf.where(_equal(name, b'IEND'), data.size, follows),
             tf.where(found, position + 8, start),
             tf.where(found, count, length), is_opaque & ~_equal(name, b'tRNS'))
 
   color_type, = numbers(data, [25], 1)  # 4: grey, 6: colors, with alpha.
-  return blocks(lambda position, *_: position < size(data), step,
+  return blocks(lambda position, *_: position < data.size, step,
                 [np.int64(8), *NOWHERE, color_type < 4])[1:]
 
 
@@ -173,7 +193,7 @@ def run_length(data, position, distance, count):
   """Returns how many blocks of a file begin alike, int64 scalar, 1 or more.
 
   Args:
-    data: see `bytes_of()`.
+    data: `Data`.
     position: int64 scalar, where the first begins.
     distance: int64 scalar, from one's beginning to the next one's.
     count: of the bytes that have to be the same.
@@ -181,7 +201,7 @@ def run_length(data, position, distance, count):
   starts = position + distance * np.arange(_RUN)
   heads = _rows(data, starts, count)
   ended = tf.reduce_any(tf.not_equal(heads, heads[0]), 1) | (
-      starts >= size(data))
+      starts >= data.size)
   return tf.argmax(tf.cast(tf.concat([ended[1:], [True]], 0), tf.int32)) + 1
 
 
@@ -190,14 +210,15 @@ def orientation(data, start, length):
   is noted twice, the last counts, as in Pillow.
 
   Args:
-    data: see `bytes_of()`.
+    data: `Data`.
     start, length: int64 scalars, where the EXIF data are.
 
   Returns:
     int32 scalar, 1 to 8; 1 if they do not say, or are damaged.
   """
-  exif = tf.pad(data[start:start + length], [[0, _PADDING]])
-  head = exif[:4]
+  exif = data.bytes[start:start + length]
+  exif = Data(tf.pad(exif, [[0, _PADDING]]), tf.size(exif, out_type=tf.int64))
+  head = exif.bytes[:4]
   is_big = _equal(head[:2], b'MM')
   is_tiff = (is_big | _equal(head[:2], b'II')) & (
       _equal(head[2:], b'\0*') | _equal(head[2:], b'*\0'))
@@ -206,10 +227,10 @@ def orientation(data, start, length):
     return tf.where(is_big, *(numbers(exif, [start], count, big_endian)[0]
                               for big_endian in (True, False)))
 
-  first = tf.minimum(number(4, 4) + 2, size(exif))
-  count = tf.minimum(number(first - 2, 2), (size(exif) - first) // 12)
+  first = tf.minimum(number(4, 4) + 2, exif.size)
+  count = tf.minimum(number(first - 2, 2), (exif.size - first) // 12)
   # Of each entry: tag, type, count and value, of 2, 2, 4 and 4 bytes.
-  words = tf.cast(tf.reshape(exif[first:first + 12 * count], [-1, 6, 2]),
+  words = tf.cast(tf.reshape(exif.bytes[first:first + 12 * count], [-1, 6, 2]),
                   tf.int32)
   words = tf.reduce_sum(words * tf.where(is_big, [256, 1], [1, 256]), 2)
   low, high = (tf.where(is_big, words[:, i::2], words[:, j::2])
