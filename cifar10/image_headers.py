@@ -21,9 +21,10 @@ _RUN = 64  # Blocks of the same size are passed over so many at a time.
 _PADDING = 16  # Bytes, as many as are read from one position.
 _ORIENTATION, _SHORT, _LONG = 0x112, 3, 4
 
-# What the second byte of a JPEG file's segment tells, after 255: the bytes fill
-# space or are a restart marker, and are passed over as libjpeg does, lest it see
-# a scan earlier; compressed data begin, or the file ends; or a length follows.
+# What the second byte of a JPEG file's segment tells, after 255: they fill
+# space or are a restart marker, and are passed over as in libjpeg, which else
+# saw scans that are not counted; compressed data begin, or the file ends; or
+# the length of the segment follows.
 _FILLS, _IS_SEGMENT, _IS_LAST = range(3)
 _JPEG_ROLES = np.full(256, _IS_SEGMENT)
 _JPEG_ROLES[[0, 1, *range(0xd0, 0xd9), 255]] = _FILLS
