@@ -25,6 +25,7 @@ import tempfile
 from absl import flags
 import tensorflow.compat.v1 as tf
 
+from cifar10 import checkpoints
 from cifar10 import cli
 from cifar10 import filesystem
 from cifar10 import image_files
@@ -58,6 +59,7 @@ def export(checkpoint_dir, export_dir, format='saved_model', dtype=None):
     dtype = 'float32'
     # In EXPORT_DIR itself, TensorFlow Serving would take it for a version.
     export_dir = os.path.join(export_dir, format)
+  checkpoints.check_path(export_dir)  # The variables are a checkpoint.
   export_dir = pathlib.Path(export_dir)
   with filesystem.explained(export_dir), \
       _next_version(export_dir) as (part, directory):

@@ -84,8 +84,8 @@ def test_predictions_and_exports_are_of_the_type_asked_for(make_run, tmp_path):
 def test_size_fraction_and_strictness_of_other_imports(tmp_path):
   """As those of folders, in test_importers.py."""
   names = [f'{i}.png' for i in range(20)]
-  for name in names:
-    Image.new('RGB', (8, 8)).save(tmp_path / name)
+  for i, name in enumerate(names):
+    Image.new('RGB', (8, 8), (i, 0, 0)).save(tmp_path / name)
   (tmp_path / 'list.csv').write_text(''.join(
       f'{name},{i % 2}\n' for i, name in enumerate(names)))
   importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 5, 0.3)

@@ -173,12 +173,14 @@ def test_a_path_that_is_a_pattern_is_refused(stopped, make_run, tmp_path,
           str(stopped), str(tmp_path / 'eval'), eval_data='holdout',
           keep_best=str(directory)),
       lambda: export.export(str(directory), str(tmp_path / 'export')),
+      lambda: export.export(str(stopped), str(directory)),
       lambda: next(predict.predict(['x.png'], str(directory)))):
     with pytest.raises(UserError, match=message.replace(
         'run:', r'run(/model.ckpt-4)?:')):
       work()
   assert not directory.parent.exists()
   assert not (tmp_path / 'eval').exists()
+  assert not os.listdir(tmp_path / 'export')
 
 
 def test_a_path_with_a_closing_bracket_is_none(make_run, tmp_path):
