@@ -29,21 +29,23 @@ def leave_out(train, test, strict=False):
   """
   pictures = test + train
   contents = _contents([path for path, _ in pictures])
-  labels = collections.defaultdict(dict)  # By content: a path of each label.
-  for content, (path, label) in zip(contents, pictures):
-    labels[content].setdefault(label, path)
-  for paths in labels.values():
-    if len(paths) > 1:
-      found = ', '.join(f'{path} ({label})' for label, path in paths.items())
+  same = collections.defaultdict(list)
+  for content, picture in zip(contents, pictures):
+    same[content].append(picture)
+  contradicts = {content: len({label for _, label in found}) > 1
+                 for content, found in same.items()}
+  for content, found in same.items():
+    if contradicts[content]:
+      message = 'the same picture with different labels: ' + ', '.join(
+          f'{path} ({label})' for path, label in found)
       if strict:
-        raise UserError(f'the same picture with different labels: {found}')
-      print(f'left out: the same picture with different labels: {found}',
-            file=sys.stderr)
+        raise UserError(message)
+      print(f'left out: {message}', file=sys.stderr)
 
   kept, part_of, repeats = ([], []), {}, [0, 0]
   for i, (content, picture) in enumerate(zip(contents, pictures)):
     part = int(i >= len(test))
-    if len(labels[content]) == 1:
+    if not contradicts[content]:
       if content not in part_of:
         part_of[content] = part
         kept[part].append(picture)

@@ -206,12 +206,13 @@ def test_contradictions(tmp_path, capfd):
   for i in range(6):
     save(tmp_path / 'p' / 'ab'[i % 2] / f'{i}.png', i, 0, 0)
   shutil.copy(tmp_path / 'p' / 'a' / '2.png', tmp_path / 'p' / 'b' / 'x.png')
+  (tmp_path / 'p' / 'b' / 'y.png').symlink_to('../a/2.png')
   importers.import_folders(tmp_path / 'own', tmp_path / 'p', 4, 0.5)
   _, train_records, test_records = contents(tmp_path / 'own')
   assert sorted(train_records + test_records) == sorted(
       (i % 2, (i, 0, 0)) for i in (0, 1, 3, 4, 5))
   message = (f'the same picture with different labels: {tmp_path}/p/a/2.png '
-             f'(a), {tmp_path}/p/b/x.png (b)')
+             f'(a), {tmp_path}/p/b/x.png (b), {tmp_path}/p/b/y.png (b)')
   assert f'left out: {message}\n' in capfd.readouterr().err
   with pytest.raises(UserError, match=re.escape(message)):
     importers.import_folders(tmp_path / 'strict', tmp_path / 'p', 4, 0.5, True)
