@@ -148,5 +148,5 @@ if __name__ == '__main__':
   flags.DEFINE_float('test_fraction', 0.2, 'The part of each class to import '
                      'as test records.')
   flags.DEFINE_bool('strict', False, 'Refuse to import, rather than leave out '
-                    'a picture that cannot be read.')
+                    'pictures that cannot be read or have two labels.')
   cli.run(main)
