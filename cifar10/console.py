@@ -33,8 +33,8 @@ def received_signals():
   """Yields a list that the first SIGINT, SIGTERM or SIGHUP is appended to, in
   place of what it does otherwise.
 
-  A signal that the process was started to ignore, as by nohup, stays ignored.
-  A second signal of the same kind acts as before.
+  A SIGHUP that the process was started to ignore, by nohup, stays ignored. A
+  second signal of the same kind acts as before.
 
   Raises:
     SystemExit: at the end of the `with`, if a signal came; the exit code is
@@ -48,7 +48,7 @@ def received_signals():
 
   if threading.current_thread() is threading.main_thread():
     for number in _SIGNALS:
-      if signal.getsignal(number) != signal.SIG_IGN:
+      if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
         before[number] = signal.signal(number, receive)
   try:
     yield received

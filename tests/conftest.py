@@ -23,6 +23,14 @@ from cifar10 import run as run_lib
 from cifar10 import synthetic
 
 
+# Programs start without the signals that this one, in the background or under
+# nohup, may have been started to ignore.
+for _number in signal.SIGINT, signal.SIGHUP:
+  if signal.getsignal(_number) == signal.SIG_IGN:
+    signal.signal(_number, signal.SIG_DFL if _number == signal.SIGHUP
+                  else signal.default_int_handler)
+
+
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory):
   """A CIFAR-10 of 200 + 100 training and 130 test records, of shapes."""
