@@ -190,6 +190,14 @@ def test_each_state_of_a_file_is_read_once(tmp_path, monkeypatch):
     dataset.ensure('cifar10', tmp_path)
 
 
+def test_known_urls_are_of_their_archives():
+  for source in archives_lib.SOURCES.values():
+    for archive in source.archives:
+      assert archive.urls
+      for url in archive.urls:
+        assert re.fullmatch(rf'https://[\w.-]+/(\S+/)?{archive.name}', url)
+
+
 def test_without_a_source_the_message_tells_the_ways_out(tmp_path, archives):
   archives = tuple(
       archives_lib.Archive(a.name, a.size, a.md5,

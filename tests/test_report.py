@@ -72,6 +72,18 @@ def test_table():
   assert lines[3].split() == ['emu', '1', '0.0%', 'cat', '100.0%']
   assert 'all' in lines[4] and '42.9%' in lines[4] and '71.4%' in lines[4]
   assert lines[-4].split() == ['cat', '2', '1', '1', '0']
+  # Names and counts stand in columns of five characters.
+  assert lines[-5:] == ['     cat  dog  cow  emu',
+                        'cat    2    1    1    0',
+                        'dog    1    1    0    0',
+                        'cow    0    0    0    0',
+                        'emu    1    0    0    0']
+  # Of equally frequent mistakes, those of the first classes are told.
+  labels = np.repeat(0, 300)
+  text = report.table(report.describe(labels, np.eye(300)[::-1],
+                                      list(map(str, range(300)))))
+  assert text.splitlines()[1].split() == [
+      '0', '300', '0.3%', '1', '0.3%,', '2', '0.3%,', '3', '0.3%']
   many = np.arange(300)
   text = report.table(report.describe(many, np.eye(300)[many],
                                       list(map(str, many))))
