@@ -39,6 +39,17 @@ def test_filters(depth):
   assert (picture[[0, 26]] == 255).all() and (picture[27:, 22:] == 255).all()
 
 
+@pytest.mark.parametrize('depth, shown', [(1, 1), (3, 3), (12, 3)])
+def test_images_of_any_depth_have_colors(depth, shown):
+  with tf.Graph().as_default(), tf.Session() as session:
+    summaries.image('images', tf.random.uniform([5, 4, 6, depth]))
+    values = tf.Summary.FromString(session.run(tf.summary.merge_all())).value
+  assert [value.tag for value in values] == [
+      f'images/image/{i}' for i in range(3)]
+  assert {(value.image.height, value.image.width, value.image.colorspace)
+          for value in values} == {(4, 6, shown)}
+
+
 def test_units_of_dense_layers_are_pictures_too():
   weights = np.zeros([32 * 32 * 3, 10])
   weights[3 * (32 * 7 + 9) + 1, 4] = 1  # Unit 4, row 7, column 9, green.
