@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import model
 from cifar10 import run as run_lib
 from cifar10 import train
+from cifar10 import training
 from cifar10 import UserError
 from tests.conftest import read_checkpoint
 from tests.conftest import read_lines_until
@@ -65,6 +66,13 @@ def test_what_a_run_leaves_behind(make_run, capsys):
         r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}: step %d, loss = \d+\.\d\d '
         r'\(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)' % i, line)
   assert f"loss = {scalars['loss/total_loss/raw', 0]:.2f} (" in lines[0]
+
+
+def test_sessions_take_the_gpu_memory_that_they_need():
+  config = training.session_config(True, device_count={'CPU': 2})
+  assert config.gpu_options.allow_growth and config.allow_soft_placement
+  assert config.log_device_placement and config.device_count['CPU'] == 2
+  assert not training.session_config().log_device_placement
 
 
 def test_seeds(make_run, tmp_path):
