@@ -22,18 +22,18 @@ import time
 from absl import flags
 import tensorflow.compat.v1 as tf
 
-from cifar10 import checkpoints
 from cifar10 import cli
-from cifar10 import dataset
-from cifar10 import evaluation
-from cifar10 import layers
+from cifar10.data import datasets
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
-from cifar10 import timing
+from cifar10.nn import layers
+from cifar10.runs import checkpoints
+from cifar10.runs import evaluation
+from cifar10.runs import loop
 from cifar10 import train
-from cifar10 import training
-from cifar10 import UserError
+from cifar10.util.errors import UserError
+from cifar10.util import timing
 
 FLAGS = flags.FLAGS
 _MATRIX_SIZE = 4096
@@ -46,7 +46,7 @@ def _tell(what):
 @contextlib.contextmanager
 def _session():
   """Yields a session with initialized variables of the current graph."""
-  with tf.Session(config=training.session_config()) as session:
+  with tf.Session(config=loop.session_config()) as session:
     session.run(tf.global_variables_initializer())
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
     yield session
@@ -67,8 +67,8 @@ def measure_matrix_product(dtype, device, num_windows):
 def measure_input(run, data, num_windows):
   """Measures the images that the input makes; returns a `timing.Rate`."""
   with tf.Graph().as_default():
-    distort = training.distortion(run, data)
-    batch = [tensor.op for tensor in training.batch(run, data, distort)]
+    distort = loop.distortion(run, data)
+    batch = [tensor.op for tensor in loop.batch(run, data, distort)]
     with _session() as session:
       return timing.repeat(lambda: session.run(batch), run.global_batch,
                            num_windows)
@@ -78,7 +78,7 @@ def measure_constant_batch(run, data, device, num_windows):
   """Measures the images trained on when the input costs nothing, without
   summaries, checkpoints and reports, on one tower; returns a `timing.Rate`."""
   with tf.Graph().as_default():
-    batch = training.batch(run, data, training.distortion(run, data))
+    batch = loop.batch(run, data, loop.distortion(run, data))
     with _session() as session:
       images, labels = session.run(batch)
   with tf.Graph().as_default(), tf.device(device):
@@ -174,7 +174,7 @@ def benchmark(run, devices, num_windows=5, trace=None):
   """
   run = dataclasses.replace(run, num_towers=len(devices))
   with contextlib.redirect_stdout(None):
-    run, data = training.prepare(run)
+    run, data = loop.prepare(run)
 
   # First, as the memory it takes is told too.
   whole, first_step_secs = measure_program(run, devices, num_windows, trace)
@@ -255,7 +255,7 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.define_data_flags(dataset.DATASETS)
+  cli.define_data_flags(datasets.DATASETS)
   cli.define_network_flags(networks.NETWORKS)
   cli.define_tower_flag()
   flags.DEFINE_integer('windows', 5, 'Windows of time to measure for each '

@@ -12,14 +12,14 @@ from absl import app
 from absl import flags
 import tensorflow.compat.v1 as tf
 
-from cifar10 import console
-from cifar10 import fields
-from cifar10 import filesystem
-from cifar10 import look_up
 from cifar10 import recipe
-from cifar10 import UserError
-from cifar10.run import DTYPES
-from cifar10.run import Run
+from cifar10.runs.description import DTYPES
+from cifar10.runs.description import Run
+from cifar10.util import console
+from cifar10.util.errors import look_up
+from cifar10.util.errors import UserError
+from cifar10.util import fields
+from cifar10.util import filesystem
 
 FLAGS = flags.FLAGS
 

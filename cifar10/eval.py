@@ -16,19 +16,19 @@ import time
 from absl import flags
 import numpy as np
 
-from cifar10 import checkpoints
 from cifar10 import cli
-from cifar10 import console
-from cifar10 import dataset
-from cifar10 import evaluation
-from cifar10 import filesystem
+from cifar10.data import datasets
 from cifar10 import model
-from cifar10 import projector
-from cifar10 import report
-from cifar10 import run as run_lib
-from cifar10 import summaries
-from cifar10 import trained
-from cifar10 import UserError
+from cifar10.nn import summaries
+from cifar10.runs import checkpoints
+from cifar10.runs import description
+from cifar10.runs import evaluation
+from cifar10.runs import projector
+from cifar10.runs import report
+from cifar10.runs import trained
+from cifar10.util import console
+from cifar10.util.errors import UserError
+from cifar10.util import filesystem
 
 FLAGS = flags.FLAGS
 _MISTAKES = 24  # How many to show.
@@ -86,7 +86,7 @@ def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
       is_new = identity not in (None, evaluated)
       if is_new and (is_last or time.monotonic() >= next_time):
         next_time = time.monotonic() + interval_secs
-        data = dataset.ensure(run.dataset, data_dir or run.data_dir)
+        data = datasets.ensure(run.dataset, data_dir or run.data_dir)
         try:
           result = evaluation.evaluate(checkpoint, run, data, eval_data,
                                        num_examples, use_moving_averages,
@@ -166,7 +166,7 @@ def _keep_best(directory, checkpoint, run, result):
   """
   path = os.path.join(directory, 'best.json')
   with filesystem.locked(directory):
-    kept, best = checkpoints.find(directory), run_lib.load(directory)
+    kept, best = checkpoints.find(directory), description.load(directory)
     if (kept or best) and not os.path.exists(path):
       raise UserError(f'--keep_best={directory}: holds other checkpoints')
     if best and best.identity() != run.identity():
@@ -188,12 +188,12 @@ def _keep_best(directory, checkpoint, run, result):
     run = dataclasses.replace(run, train_dir=directory, max_steps=result.step)
     filesystem.write_text(path, json.dumps(precisions))
     if best is None:
-      run_lib.save(run)
+      description.save(run)
     try:
       checkpoints.copy(checkpoint, directory)
     except FileNotFoundError:
       return  # The trainer has deleted it in favour of a newer one.
-    run_lib.save(run)
+    description.save(run)
   print(f'The best so far: copied to {directory}', flush=True)
 
 

@@ -25,12 +25,12 @@ import tempfile
 from absl import flags
 import tensorflow.compat.v1 as tf
 
-from cifar10 import checkpoints
 from cifar10 import cli
-from cifar10 import filesystem
-from cifar10 import image_files
-from cifar10 import trained
-from cifar10 import UserError
+from cifar10.data import image_files
+from cifar10.runs import checkpoints
+from cifar10.runs import trained
+from cifar10.util.errors import UserError
+from cifar10.util import filesystem
 
 FLAGS = flags.FLAGS
 FORMATS = 'saved_model', 'tflite'

@@ -13,12 +13,12 @@ from typing import Callable, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import augmentation
-from cifar10 import look_up
-from cifar10 import normalization
-from cifar10 import records
-from cifar10 import summaries
-from cifar10 import UserError
+from cifar10.data import records
+from cifar10.nn import augmentation
+from cifar10.nn import normalization
+from cifar10.nn import summaries
+from cifar10.util.errors import look_up
+from cifar10.util.errors import UserError
 
 QUEUE_THREADS = 16
 # Prefix of the name in a recipe of an augmentation that is passed in.

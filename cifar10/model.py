@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
-from cifar10 import lrn
-from cifar10 import optimizers
-from cifar10 import summaries
+from cifar10.nn import layers
+from cifar10.nn import lrn
+from cifar10.nn import optimizers
+from cifar10.nn import summaries
 from cifar10.recipe import Recipe
 
 # Tutorial: "about 86%" after 60 to 100 thousand steps of 128 images of 50,000;
@@ -163,7 +163,7 @@ def gradients(losses, dtype):
 
 
 class Step(NamedTuple):
-  """One training step, to be run by `training.loop()`.
+  """One training step, to be run by `loop.loop()`.
 
   `step` and all else that is measured are of before the update.
   """

@@ -9,7 +9,7 @@ all the images (tutorial: "Training a Model Using Multiple GPU Cards"), unless
 the network normalizes batches, which each tower does with its own.
 
 With TF_CONFIG in the environment, the same command runs on each host of a
-cluster, and trains that many towers on each: see cluster.py.
+cluster, and trains that many towers on each: see cluster/.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
-from cifar10 import cluster as cluster_lib
-from cifar10 import dataset
-from cifar10 import evaluation
-from cifar10 import layers
+from cifar10.cluster import processes
+from cifar10.cluster import tf_config
+from cifar10.data import datasets
 from cifar10 import model
 from cifar10 import networks
-from cifar10 import tf_config
-from cifar10 import train_dirs
-from cifar10 import training
-from cifar10 import UserError
+from cifar10.nn import layers
+from cifar10.runs import directory
+from cifar10.runs import evaluation
+from cifar10.runs import loop
+from cifar10.util.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -93,11 +93,11 @@ def train(run, devices=None, fresh=False, hooks=(), augment=None, config=None,
     run: a `run.Run`; of as many towers as there are devices.
     devices: a device for each tower; several towers may share one. None, with a
       chief: those of its hosts, for run.num_towers.
-    fresh: whether to start over, see `train_dirs.open_train_dir()`.
+    fresh: whether to start over, see `directory.open_train_dir()`.
     hooks: further tf.train.SessionRunHooks; begin() is called for each session.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.
-    config: ConfigProto of the session; default: `training.session_config()`.
+    config: ConfigProto of the session; default: `loop.session_config()`.
     chief: the `cluster.Chief`, if there is a cluster.
 
   Returns:
@@ -105,13 +105,13 @@ def train(run, devices=None, fresh=False, hooks=(), augment=None, config=None,
   """
   if devices:
     run = dataclasses.replace(run, num_towers=len(devices))
-  run, data = training.prepare(run, augment)
+  run, data = loop.prepare(run, augment)
   if chief and run.input == 'queue':
     raise UserError('--input=queue: expected tfdata, of which each host of a '
                     'cluster makes its part')
-  with train_dirs.open_train_dir(run, fresh):
+  with directory.open_train_dir(run, fresh):
     files = {}
-    if chief and train_dirs.is_done(run):
+    if chief and directory.is_done(run):
       chief, devices = None, find_devices(run.num_towers)
     elif chief:
       hosts = chief.hosts(data)
@@ -122,7 +122,7 @@ def train(run, devices=None, fresh=False, hooks=(), augment=None, config=None,
       print('Towers: ' + ', '.join(
           f'tower_{i} on {device}' for i, device in enumerate(devices)),
           flush=True)
-      training.loop(build(run, data, devices, augment, files), run, hooks,
+      loop.loop(build(run, data, devices, augment, files), run, hooks,
                     config, chief)
   return run
 
@@ -145,7 +145,7 @@ def build(run, data, devices, augment=None, files=None):
   network = networks.find(run.network)
   with tf.device('/cpu:0'):
     step = tf.identity(tf.train.get_or_create_global_step())
-    parts = _parts(run, data, devices, training.distortion(run, data, augment),
+    parts = _parts(run, data, devices, loop.distortion(run, data, augment),
                    files or {})
 
   towers = []
@@ -157,7 +157,7 @@ def build(run, data, devices, augment=None, files=None):
           network, run.recipe, *part, data.format.num_classes,
           layers.Tower(step, i, len(devices))))
 
-  training.initialize(run)
+  loop.initialize(run)
   with tf.device('/cpu:0'):
     tower_losses, tower_gradients = zip(*towers)
     with tf.name_scope('average_losses'):
@@ -176,7 +176,7 @@ def _parts(run, data, devices, distort, files):
     # Each host has its own variables for its records.
     scope = f'host_{len(parts)}' if parts else tf.get_variable_scope()
     with tf.device(host), tf.device('/cpu:0'), tf.variable_scope(scope):
-      images, labels = training.batch(
+      images, labels = loop.batch(
           run, data, distort, files.get(host),
           range(first, first + count * run.recipe.batch_size))
       with tf.name_scope('split'):
@@ -198,10 +198,10 @@ def main():
   elif cluster.me == cluster.chief:
     run = dataclasses.replace(
         run, num_towers=FLAGS.num_gpus * (1 + len(cluster.workers)))
-    with cluster_lib.Chief(cluster) as chief:
+    with processes.Chief(cluster) as chief:
       run = train(run, fresh=FLAGS.fresh, chief=chief)
   else:
-    cluster_lib.serve(cluster, dataset.ensure(run.dataset, run.data_dir,
+    processes.serve(cluster, datasets.ensure(run.dataset, run.data_dir,
                                               run.data_url))
     return
   if FLAGS.eval_at_end:
@@ -209,6 +209,6 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.define_training_flags(dataset.DATASETS, networks.NETWORKS)
+  cli.define_training_flags(datasets.DATASETS, networks.NETWORKS)
   cli.define_tower_flag()
   cli.run(main)

@@ -19,10 +19,10 @@ from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
-from cifar10 import console
-from cifar10 import image_files
-from cifar10 import trained
-from cifar10 import UserError
+from cifar10.data import image_files
+from cifar10.runs import trained
+from cifar10.util import console
+from cifar10.util.errors import UserError
 
 FLAGS = flags.FLAGS
 _BATCH_SIZE = 250

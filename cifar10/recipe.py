@@ -4,10 +4,10 @@ import dataclasses
 import math
 import re
 
-from cifar10 import fields
-from cifar10 import look_up
-from cifar10 import UserError
-from cifar10.fields import field
+from cifar10.util.errors import look_up
+from cifar10.util.errors import UserError
+from cifar10.util import fields
+from cifar10.util.fields import field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,13 @@ from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
-from cifar10 import dataset
-from cifar10 import evaluation
-from cifar10 import layers
+from cifar10.data import datasets
 from cifar10 import model
 from cifar10 import networks
-from cifar10 import train_dirs
-from cifar10 import training
+from cifar10.nn import layers
+from cifar10.runs import directory
+from cifar10.runs import evaluation
+from cifar10.runs import loop
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +29,7 @@ def train(run, fresh=False, hooks=(), augment=None):
 
   Args:
     run: a `run.Run`; of one tower, whatever it says.
-    fresh: whether to start over, see `train_dirs.open_train_dir()`.
+    fresh: whether to start over, see `directory.open_train_dir()`.
     hooks: further tf.train.SessionRunHooks.
     augment: a function in place of the recipe's augmentation, see
       `inputs.images_of()`.
@@ -38,21 +38,21 @@ def train(run, fresh=False, hooks=(), augment=None):
     The `Run`, with what was None filled in.
   """
   run = dataclasses.replace(run, num_towers=1)
-  run, data = training.prepare(run, augment)
+  run, data = loop.prepare(run, augment)
   network = networks.find(run.network)
-  with train_dirs.open_train_dir(run, fresh), tf.Graph().as_default():
+  with directory.open_train_dir(run, fresh), tf.Graph().as_default():
     tf.set_random_seed(run.seed)
-    images, labels = training.batch(
-        run, data, training.distortion(run, data, augment))
+    images, labels = loop.batch(
+        run, data, loop.distortion(run, data, augment))
     tower = layers.Tower(
         tf.identity(tf.train.get_or_create_global_step()), index=0, count=1)
     logits = network.inference(images, data.format.num_classes, tower)
-    training.initialize(run)
+    loop.initialize(run)
     losses = model.loss(logits, labels, run.recipe.label_smoothing)
     gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)
-    training.loop(step, run, hooks)
+    loop.loop(step, run, hooks)
   return run
 
 
@@ -66,6 +66,6 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.define_training_flags(dataset.DATASETS, networks.NETWORKS)
+  cli.define_training_flags(datasets.DATASETS, networks.NETWORKS)
   flags.DEFINE_bool('list_networks', False, 'List the networks, and end.')
   cli.run(main)

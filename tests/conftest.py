@@ -18,9 +18,9 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 import tensorflow.compat.v1 as tf
 
-from cifar10 import records
-from cifar10 import run as run_lib
-from cifar10 import synthetic
+from cifar10.data import records
+from cifar10.data import synthetic
+from cifar10.runs import description
 
 
 # Programs start without the signals that this one, in the background or under
@@ -51,7 +51,7 @@ def data_dir(tmp_path_factory):
 def make_run(data_dir, tmp_path):
   """Makes a small `Run` with a directory of its own."""
   def make(**arguments):
-    return run_lib.Run(**{
+    return description.Run(**{
         'train_dir': str(tmp_path / 'train'), 'data_dir': data_dir,
         'batch_size': 12, 'max_steps': 5, 'log_frequency': 1000, **arguments})
   return make

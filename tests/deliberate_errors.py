@@ -111,6 +111,10 @@ def draw(seed, count):
   return drawn
 
 
+def is_test(path):
+  return os.path.basename(path).startswith('test_')
+
+
 def imports():
   """Returns which files of this repository each imports, or runs."""
   paths = {str(path.relative_to(ROOT)) for folder in ('cifar10', 'tests')
@@ -121,7 +125,7 @@ def imports():
     names = {name for node in nodes if isinstance(node, ast.ImportFrom)
              for alias in node.names
              for name in (node.module, f'{node.module}.{alias.name}')}
-    if path.startswith('tests/test_'):
+    if is_test(path):
       names |= {f'cifar10.{node.value}' for node in nodes
                 if isinstance(node, ast.Constant)}
     found[path] = paths & {name.replace('.', '/') + suffix for name in names
@@ -137,10 +141,10 @@ def nearest_tests(path, graph):
              and importer not in distances]
     distances.update(dict.fromkeys(found, distances[reached] + 1))
     waiting += found
-  own = [f'tests/test_{part}.py' for part in pathlib.Path(path[:-3]).parts]
-  return sorted((test for test in distances if test.startswith('tests/test_')),
-                key=lambda test: (test not in own, distances[test],
-                                  len(graph[test]), test))
+  own = {f'test_{part}.py' for part in pathlib.Path(path[:-3]).parts}
+  return sorted(filter(is_test, distances), key=lambda test: (
+      os.path.basename(test) not in own, distances[test], len(graph[test]),
+      test))
 
 
 def failure(directory, test, seconds):

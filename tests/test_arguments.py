@@ -12,22 +12,22 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 from cifar10 import benchmark
-from cifar10 import directories
+from cifar10.data import directories
+from cifar10.data import importers
 from cifar10 import export
-from cifar10 import importers
 from cifar10 import multi_gpu_train
 from cifar10 import predict
-from cifar10 import timing
+from cifar10.runs import loop
 from cifar10 import train
-from cifar10 import training
-from cifar10 import UserError
+from cifar10.util.errors import UserError
+from cifar10.util import timing
 
 
 def test_the_queue_holds_the_fraction_of_an_epoch(make_run, capsys):
-  run, data = training.prepare(make_run(
+  run, data = loop.prepare(make_run(
       input='queue', min_fraction_of_examples_in_queue=0.2))
   with tf.Graph().as_default() as graph:
-    training.batch(run, data, training.distortion(run, data))
+    loop.batch(run, data, loop.distortion(run, data))
     queue, = (op for op in graph.get_operations()
               if op.type == 'RandomShuffleQueueV2')
   assert 'Filling queue with 60 CIFAR images' in capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_where_operations_run_is_told_if_asked_for(run_program, data_dir,
 
 def test_training_downloads_from_where_it_is_told(make_run, tmp_path):
   with pytest.raises(UserError, match='ftp:here: expected a URL that ends in'):
-    training.prepare(make_run(data_dir=str(tmp_path), data_url=['ftp:here']))
+    loop.prepare(make_run(data_dir=str(tmp_path), data_url=['ftp:here']))
 
 
 def test_towers_start_afresh_if_asked_to(make_run):

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from cifar10 import benchmark
-from cifar10 import run as run_lib
-from cifar10 import timing
 from cifar10.networks import softmax
+from cifar10.runs import description
+from cifar10.util import timing
 
 
 def test_rates():
@@ -53,7 +53,7 @@ def result(data_dir, tmp_path_factory):
     patch.setattr(benchmark, '_MATRIX_SIZE', 64)
     directory = tmp_path_factory.mktemp('benchmark')
     trace = directory / 'trace.json'
-    run = run_lib.Run(network='softmax', data_dir=data_dir, summary_steps=4,
+    run = description.Run(network='softmax', data_dir=data_dir, summary_steps=4,
                       dtype='bfloat16', batch_size=6,
                       train_dir=str(directory / 'train'))
     measured = benchmark.benchmark(run, ['/cpu:0'] * 2, 3, str(trace))

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10 import augmentation
-from cifar10 import dataset
-from cifar10 import evaluation
+from cifar10.data import datasets
+from cifar10.data import records
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
-from cifar10 import reporting
-from cifar10 import records
-from cifar10 import run as run_lib
+from cifar10.nn import augmentation
+from cifar10.runs import description
+from cifar10.runs import evaluation
+from cifar10.runs import monitor
 from cifar10 import train
-from cifar10 import UserError
-from tests import numerics
+from cifar10.util.errors import UserError
 from tests.conftest import read_checkpoint
+from tests import numerics
 
 # How often a value is rounded on the way from the images to the logits: they
 # are; each layer rounds its sums, and them with biases; so do normalization,
@@ -40,7 +40,7 @@ def test_logits_are_those_of_float32_but_for_rounding(name):
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
     logits = []
-    for dtype in run_lib.DTYPES:
+    for dtype in description.DTYPES:
       with tf.variable_scope('', reuse=bool(logits)):
         logits.append(network.inference(tf.constant(images, dtype), 10))
       assert logits[-1].dtype == dtype
@@ -56,7 +56,7 @@ def test_logits_are_those_of_float32_but_for_rounding(name):
 def test_gradients_are_those_of_float32_but_for_rounding(data_dir, name):
   """Rounding moves single values over the thresholds of ReLU and pooling; it
   must not make a gradient longer or shorter on the whole."""
-  data = dataset.ensure('cifar10', data_dir)
+  data = datasets.ensure('cifar10', data_dir)
   images = data.read_images(data.train)[:16]
   network = networks.NETWORKS[name]
   with tf.Graph().as_default(), tf.Session() as session:
@@ -65,7 +65,7 @@ def test_gradients_are_those_of_float32_but_for_rounding(data_dir, name):
     images = preprocess(tf.constant(images))
     labels = tf.range(16) % 10
     gradients = []
-    for dtype in run_lib.DTYPES:
+    for dtype in description.DTYPES:
       with tf.variable_scope('', reuse=bool(gradients)):
         logits = network.inference(tf.cast(images, dtype), 10)
       gradients.append(model.gradients(model.loss(logits, labels), dtype))
@@ -73,7 +73,7 @@ def test_gradients_are_those_of_float32_but_for_rounding(data_dir, name):
     names = [v.op.name for v in tf.trainable_variables()]
     session.run(tf.global_variables_initializer())
     expected, *found = session.run(gradients)
-  for dtype, values in zip(run_lib.DTYPES[1:], found):
+  for dtype, values in zip(description.DTYPES[1:], found):
     part = numerics.rounding(ROUNDINGS[name], dtype)
     for label, a, b in zip(names, values, expected):
       if 'weights' in label:
@@ -104,7 +104,7 @@ def test_products_are_of_the_type_and_variables_are_not(make_run, dtype):
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_a_run_stays_in_its_type(make_run, dtype):
   run = train.train(make_run(network='softmax', max_steps=1, dtype=dtype))
-  assert run_lib.load(run.train_dir).dtype == dtype
+  assert description.load(run.train_dir).dtype == dtype
   with pytest.raises(UserError, match=f'dtype {dtype}, not float32'):
     train.train(make_run(network='softmax', max_steps=2))
 
@@ -132,11 +132,11 @@ def test_two_towers_of_bfloat16_equal_one_device_but_for_rounding(make_run,
 def test_any_checkpoint_evaluates_in_any_type(make_run):
   run = train.train(make_run(network='baseline_cnn', dtype='bfloat16',
                              max_steps=10))
-  data = dataset.ensure('cifar10', run.data_dir)
+  data = datasets.ensure('cifar10', run.data_dir)
   checkpoint = f'{run.train_dir}/model.ckpt-10'
   entropies = {dtype: evaluation.evaluate(
       checkpoint, run, data, dtype=dtype).metrics['cross_entropy']
-      for dtype in (None, *run_lib.DTYPES)}
+      for dtype in (None, *description.DTYPES)}
   assert entropies[None] == entropies['bfloat16'] != entropies['float32']
   for value in entropies.values():
     assert value == pytest.approx(entropies['float32'], rel=0.01)
@@ -184,7 +184,7 @@ def test_a_step_that_overflows_changes_no_weight_but_counts(make_run, name,
 def test_overflows_now_and_then_do_not_end_the_training(make_run, capsys):
   run = make_run(dtype='float16', num_examples=300, recipe=model.RECIPE,
                  log_frequency=1)
-  report = reporting.Reporter(run)
+  report = monitor.Reporter(run)
   for number in range(300):
     loss = np.nan if number % 2 else 1.0
     report.step(model.Step(None, number, 0.1, {'total_loss': loss,

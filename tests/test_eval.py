@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10 import augmentation
-from cifar10 import checkpoints
-from cifar10 import dataset
+from cifar10.data import datasets
+from cifar10.data import records
 from cifar10 import eval as eval_lib
-from cifar10 import evaluation
 from cifar10 import model
-from cifar10 import records
-from cifar10 import run as run_lib
+from cifar10.nn import augmentation
+from cifar10.runs import checkpoints
+from cifar10.runs import description
+from cifar10.runs import evaluation
+from cifar10.runs import trained as trained_lib
 from cifar10 import train
-from cifar10 import trained as trained_lib
-from cifar10 import UserError
-from tests import numerics
+from cifar10.util.errors import UserError
 from tests.conftest import read_lines_until
 from tests.conftest import summaries_of
+from tests import numerics
 from tests.test_model import SHAPES
 from tests.test_model import TERMS
 
@@ -52,7 +52,7 @@ def expected_metrics(checkpoint, path, averages=True):
 @pytest.fixture(scope='module')
 def trained(data_dir, tmp_path_factory):
   """A run of 8 steps with checkpoints at 4 and 8."""
-  return train.train(run_lib.Run(
+  return train.train(description.Run(
       train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
       batch_size=32, max_steps=8, checkpoint_steps=4))
 
@@ -69,7 +69,7 @@ def copy_of_trained(trained, tmp_path):
 def test_metrics_equal_numpys_whatever_the_batches(
     trained, monkeypatch, averages, batch_size):
   monkeypatch.setattr(evaluation, '_BATCH_SIZE', batch_size)
-  data = dataset.ensure('cifar10', trained.data_dir)
+  data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = evaluation.evaluate(checkpoint, trained, data,
                                use_moving_averages=averages)
@@ -83,7 +83,7 @@ def test_metrics_equal_numpys_whatever_the_batches(
 @pytest.mark.numerical
 def test_test_time_augmentation(trained, tmp_path, capsys):
   """Equals the weighted mean of the logits of each view by itself."""
-  data = dataset.ensure('cifar10', trained.data_dir)
+  data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = evaluation.evaluate(checkpoint, trained, data, num_examples=7,
                                tta=True, embeddings=3)
@@ -105,7 +105,7 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
 def test_evaluations_leave_nothing_in_memory(trained):
   def evaluate_and_count_graphs():
     evaluation.evaluate(f'{trained.train_dir}/model.ckpt-8', trained,
-                        dataset.ensure('cifar10', trained.data_dir),
+                        datasets.ensure('cifar10', trained.data_dir),
                         num_examples=1)
     gc.collect()
     return sum(isinstance(thing, tf.Graph) for thing in gc.get_objects())
@@ -330,7 +330,7 @@ def test_beside_a_trainer_for_long(start, make_run, tmp_path):
                                  batch_size=4, max_steps=step,
                                  keep_checkpoints=1))
     result = evaluation.evaluate(f'{other.train_dir}/model.ckpt-{step}', other,
-                                 dataset.ensure('cifar10', other.data_dir))
+                                 datasets.ensure('cifar10', other.data_dir))
     for tag, value in result.metrics.items():
       assert measured[model.tag(tag), step].simple_value == np.float32(value)
   print(f'\n{len(steps)} evaluations, to step {steps[-1]}')

@@ -20,21 +20,21 @@ from absl.testing import flagsaver
 import numpy as np
 import pytest
 
-from cifar10 import checkpoints
 from cifar10 import cli
-from cifar10 import cluster
-from cifar10 import dataset
-from cifar10 import evaluation
-from cifar10 import image_files
-from cifar10 import importers
+from cifar10.cluster import processes
+from cifar10.data import datasets
+from cifar10.data import image_files
+from cifar10.data import importers
+from cifar10.data import records
 from cifar10 import model
 from cifar10 import multi_gpu_train
-from cifar10 import records
-from cifar10 import report
-from cifar10 import run as run_lib
-from cifar10 import summaries
-from cifar10 import trained
 from cifar10.networks import softmax
+from cifar10.nn import summaries
+from cifar10.runs import checkpoints
+from cifar10.runs import description
+from cifar10.runs import evaluation
+from cifar10.runs import report
+from cifar10.runs import trained
 
 
 class Case(NamedTuple):
@@ -170,7 +170,8 @@ CASES = [
 
 # What is called in place of what: program to (module, or None for the program
 # itself; name; what the call returns, made of its arguments).
-RUN = run_lib.Run(data_dir='/run', max_steps=400, record_format=records.CIFAR10)
+RUN = description.Run(data_dir='/run', max_steps=400,
+                      record_format=records.CIFAR10)
 DATASET = types.SimpleNamespace(
     name='cifar10', train=(), test=(), count=len, format=records.CIFAR10)
 PROBABILITIES = np.array([9 / 10 ** (1 + i) for i in range(10)])
@@ -186,15 +187,15 @@ REPLACED = {
     'multi_gpu_train': [
         (None, 'train', lambda call: call['run']),
         (None, 'find_devices', lambda call: call['num_towers']),
-        (cluster, 'Chief', lambda _: contextlib.nullcontext()),
-        (cluster, 'serve', nothing),
-        (dataset, 'ensure', nothing),
+        (processes, 'Chief', lambda _: contextlib.nullcontext()),
+        (processes, 'serve', nothing),
+        (datasets, 'ensure', nothing),
         (evaluation, 'evaluate_newest', nothing)],
     'eval': [
         (None, 'publish', lambda _: 'published'),
         (None, '_keep_best', nothing),
         (trained, 'run_of', lambda _: RUN),
-        (dataset, 'ensure', nothing),
+        (datasets, 'ensure', nothing),
         (evaluation, 'print_result', nothing),
         (report, 'table', lambda _: 'a table'),
         (summaries, 'Writer', lambda _: contextlib.nullcontext())],
@@ -204,7 +205,7 @@ REPLACED = {
         (image_files, 'find', lambda call: call['places']),
         (trained, 'run_of', lambda _: RUN)],
     'export': [(None, 'export', lambda _: ('a directory', 'a checkpoint'))],
-    'dataset': [(None, 'ensure', lambda _: DATASET),
+    'dataset': [(datasets, 'ensure', lambda _: DATASET),
                 (importers, 'import_csv', nothing),
                 (importers, 'import_folders', nothing),
                 (importers, 'import_svhn', nothing)],
@@ -244,7 +245,7 @@ def calls(monkeypatch, capsys, tmp_path):
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         for name, value in call.arguments.items():
-          if isinstance(value, run_lib.Run):
+          if isinstance(value, description.Run):
             seen.update({f'run.{key}': v for key, v in vars(value).items()})
           elif name != 'checkpoint':
             if isinstance(value, os.PathLike):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10 import augmentation
+from cifar10.data import records
 from cifar10 import inputs
 from cifar10 import model
-from cifar10 import records
-from cifar10 import UserError
+from cifar10.nn import augmentation
+from cifar10.util.errors import UserError
 from tests import numerics
 
 TINY = records.Format(height=4, width=6, depth=3)

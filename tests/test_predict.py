@@ -16,21 +16,21 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tools import saved_model_cli
 
-from cifar10 import dataset
-from cifar10 import evaluation
+from cifar10.data import datasets
+from cifar10.data import records
 from cifar10 import export
 from cifar10 import predict
-from cifar10 import records
-from cifar10 import run as run_lib
+from cifar10.runs import description
+from cifar10.runs import evaluation
 from cifar10 import train
-from cifar10 import UserError
+from cifar10.util.errors import UserError
 from tests.test_eval import write_2016_checkpoint
 
 
 @pytest.fixture(scope='module')
 def trained(data_dir, tmp_path_factory):
   """A run of 8 steps, whose averages are not its weights."""
-  return train.train(run_lib.Run(
+  return train.train(description.Run(
       train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
       batch_size=32, max_steps=8))
 
@@ -39,7 +39,7 @@ def trained(data_dir, tmp_path_factory):
 def pictures(data_dir, tmp_path_factory):
   """The test records as PNG files."""
   directory = tmp_path_factory.mktemp('pictures')
-  data = dataset.ensure('cifar10', data_dir)
+  data = datasets.ensure('cifar10', data_dir)
   paths = []
   for i, pixels in enumerate(data.read_images(data.test)):
     paths.append(str(directory / f'{i:03}.png'))
@@ -56,7 +56,7 @@ def evaluated(trained):
 def evaluate(run, **arguments):
   return evaluation.evaluate(
       f'{run.train_dir}/model.ckpt-{run.max_steps}', run,
-      dataset.ensure(run.dataset, run.data_dir), **arguments).probabilities
+      datasets.ensure(run.dataset, run.data_dir), **arguments).probabilities
 
 
 def predicted(paths, *arguments, **more):

@@ -7,8 +7,8 @@ import types
 from PIL import Image
 import tensorflow.compat.v1 as tf
 
+from cifar10.data import synthetic
 from cifar10 import networks
-from cifar10 import synthetic
 from cifar10 import train
 
 README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from cifar10 import recipe as recipe_lib
-from cifar10 import UserError
 from cifar10.networks import NETWORKS
+from cifar10 import recipe as recipe_lib
 from cifar10.recipe import Recipe
+from cifar10.util.errors import UserError
 
 RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.5)
 

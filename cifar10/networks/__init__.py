@@ -15,13 +15,9 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import augmentation
-from cifar10 import filesystem
+from cifar10.data import records
 from cifar10 import inputs
-from cifar10 import look_up
 from cifar10 import model
-from cifar10 import records
-from cifar10 import UserError
 from cifar10.networks import airnet
 from cifar10.networks import airnet_wide
 from cifar10.networks import baseline_cnn
@@ -30,6 +26,10 @@ from cifar10.networks import local
 from cifar10.networks import resnet32
 from cifar10.networks import softmax
 from cifar10.networks import two_layer_fc
+from cifar10.nn import augmentation
+from cifar10.util.errors import look_up
+from cifar10.util.errors import UserError
+from cifar10.util import filesystem
 
 NETWORKS = {
     'convnet': model,

@@ -7,7 +7,7 @@ normalization: 2x2 patches, decorrelated by what the training images are like.
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
+from cifar10.nn import layers
 from cifar10.recipe import Recipe
 
 WIDTHS = 64, 256, 256

@@ -2,7 +2,7 @@
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
+from cifar10.nn import layers
 from cifar10.recipe import Recipe
 
 # Published with a fifth of the training images held out (--holdout=10000).

@@ -3,7 +3,7 @@ dropout, and images rotated, shifted, zoomed and flipped."""
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
+from cifar10.nn import layers
 from cifar10.recipe import Recipe
 
 RECIPE = Recipe(epochs=50, batch_size=64, learning_rate=1e-3, optimizer='adam',

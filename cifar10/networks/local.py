@@ -6,8 +6,8 @@ their own at each place, in place of the tutorial's dense layers.
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
 from cifar10 import model
+from cifar10.nn import layers
 
 RECIPE = model.RECIPE
 PUBLISHED = '-'

@@ -6,7 +6,7 @@ of a demo on four GPUs.
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
+from cifar10.nn import layers
 from cifar10.recipe import Recipe
 
 RECIPE = Recipe(

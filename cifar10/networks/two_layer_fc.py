@@ -2,7 +2,7 @@
 
 import tensorflow.compat.v1 as tf
 
-from cifar10 import layers
+from cifar10.nn import layers
 from cifar10.recipe import Recipe
 
 # Published: 2,000 steps of 400 images of 50,000.

@@ -1,0 +1,241 @@
+"""Makes record files of one's own pictures: of a list of files with labels, of
+a folder for each class, or of the house numbers of SVHN."""
+
+import collections
+import csv
+import io
+import os
+import sys
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from cifar10.data import directories
+from cifar10.data import image_files
+from cifar10.data import records
+from cifar10.data import repeats
+from cifar10.util.errors import UserError
+from cifar10.util import filesystem
+from cifar10.util.progress import Progress
+
+# Files hold about as much as CIFAR-10's.
+_FILE_BYTES = 1 << 25
+_CHUNK_BYTES = 1 << 24  # Of images that are in memory at a time.
+
+
+def import_csv(directory, path, size, test_fraction, strict=False):
+  """Imports the pictures in a list.
+
+  Args:
+    directory: pathlib.Path of the directory of record files to make.
+    path: of a CSV file; its lines are PATH,LABEL, with paths from the list's
+      own directory and labels that are numbers or names. A first line whose
+      PATH neither exists nor ends like a picture's is a headline.
+    size: height and width of the records, in pixels.
+    test_fraction: the part of each class that is not trained on.
+    strict: whether to refuse unreadable pictures, and pictures with two labels,
+      or to leave them out. Repeats are left out in any case.
+
+  Raises:
+    UserError: it is no such list, a picture is refused, or none can be read.
+  """
+  text = filesystem.read_text(path, 1 << 30).lstrip('\ufeff')
+  try:
+    lines = list(csv.reader(io.StringIO(text, newline='')))
+  except csv.Error as e:
+    raise UserError(f'{path}: is no list of PATH,LABEL: {e}') from e
+  for number, line in enumerate(lines, 1):
+    if line and (len(line) != 2 or not line[1].strip()):
+      raise UserError(f'{path}: line {number}: {",".join(line)!r}, expected '
+                      'PATH,LABEL')
+  base = os.path.dirname(path)
+  pictures = [(os.path.join(base, file), label.strip())
+              for file, label in filter(None, lines)]
+  if pictures and not os.path.exists(pictures[0][0]) and (
+      not image_files.is_named_image(pictures[0][0])):
+    print(f'{path}: headline: {",".join(lines[0])}', file=sys.stderr)
+    del pictures[0]
+  pictures, _ = repeats.leave_out(pictures, [], strict)
+  _import_pictures(directory, path, _split(pictures, test_fraction), size,
+                   strict)
+
+
+def import_folders(directory, path, size, test_fraction, strict=False):
+  """Imports the pictures in a folder for each class.
+
+  Args:
+    path: of the directory of these folders; or of two, called `train` and
+      `test`, which have them and which are how the pictures are split.
+    directory, size, test_fraction, strict: see `import_csv()`.
+
+  Raises:
+    UserError: a picture is refused, or none can be read.
+  """
+  folders = sorted(_folders(path))
+  if 'train' in folders and _folders(os.path.join(path, 'train')) and (
+      folders != ['test', 'train']):
+    raise UserError(f'{path}: has the folders {", ".join(folders)}. Expected '
+                    'train and test, or one for each class')
+  if folders == ['test', 'train']:
+    split = repeats.leave_out(*(_labelled(os.path.join(path, part))
+                                for part in ('train', 'test')), strict)
+  else:
+    pictures, _ = repeats.leave_out(_labelled(path), [], strict)
+    split = _split(pictures, test_fraction)
+  _import_pictures(directory, path, split, size, strict)
+
+
+def import_svhn(directory, path, size, *unused_args):
+  """Imports the cropped digits of SVHN, http://ufldl.stanford.edu/housenumbers.
+
+  Args:
+    path: of the directory with train_32x32.mat and test_32x32.mat.
+    directory, size: see `import_csv()`; no picture is split off or broken.
+
+  Raises:
+    UserError: there are no such files, or SciPy, which reads them, is missing.
+  """
+  try:
+    import scipy.io  # Not needed otherwise, hence an extra.
+  except ImportError as e:
+    raise UserError("--import_svhn needs SciPy: pip install '.[svhn]'") from e
+  record_format = records.Format(size, size, class_names=tuple('0123456789'))
+
+  def digits(name):
+    """Yields the images and labels of a file, resized, in chunks."""
+    file = os.path.join(path, name)
+    try:
+      content = scipy.io.loadmat(file)
+      images = content['X'].transpose(3, 0, 1, 2)
+      labels = content['y'].reshape(len(images)) % 10  # 10 is for 0.
+    except OSError as e:
+      raise UserError(f'{file}: {e.strerror or e}') from e
+    except Exception as e:  # Damaged files raise almost anything.
+      raise UserError(f'{file}: is not a file of cropped digits: {e!r}') from e
+    with tf.Graph().as_default(), tf.Session() as session:
+      whole = tf.placeholder(tf.uint8, [None, None, None, 3])
+      resized = image_files.fit(whole, record_format)
+      progress = Progress(len(images), 'images')
+      size = _chunk(record_format)
+      for start in range(0, len(images), size):
+        chunk = slice(start, start + size)
+        yield session.run(resized, {whole: images[chunk]}), labels[chunk]
+        progress.report(min(chunk.stop, len(images)))
+
+  _write(directory, record_format, digits('train_32x32.mat'),
+         digits('test_32x32.mat'))
+
+
+def _folders(path):
+  with filesystem.explained(path):
+    return [entry.name for entry in os.scandir(path)
+            if entry.is_dir() and not entry.name.startswith('.')]
+
+
+def _labelled(path):
+  """Returns (path, label) of the pictures in the folders of a directory."""
+  pictures, others = [], sum(
+      entry.is_file() and not entry.name.startswith('.')
+      for entry in os.scandir(path))
+  for name in sorted(_folders(path)):
+    files = image_files.files_in(os.path.join(path, name))
+    found = [file for file in files
+             if image_files.is_named_image(file) and os.path.isfile(file)]
+    pictures += [(file, name) for file in found]
+    others += len(files) - len(found)
+  if others:
+    print(f'{path}: {others:,} files are not pictures in folders, by their '
+          f'names ({", ".join(image_files.EXTENSIONS)})', file=sys.stderr)
+  return pictures
+
+
+def _split(pictures, test_fraction):
+  """Splits pictures, the same each time, into those to train on and to test on;
+  each class as evenly as can be."""
+  by_label = {}
+  for picture in sorted(pictures):
+    by_label.setdefault(picture[1], []).append(picture)
+  rng, train, test = np.random.default_rng(1), [], []
+  for label in sorted(by_label):
+    own = [by_label[label][i] for i in rng.permutation(len(by_label[label]))]
+    count = min(max(round(test_fraction * len(own)), 1), len(own) - 1)
+    test += own[:count]
+    train += own[count:]
+  return train, test
+
+
+def _import_pictures(directory, source, split, size, strict):
+  """Writes the pictures, lists of (path, label) to train and to test on."""
+  found = {label for part in split for _, label in part}
+  for part, what in zip(split, ('train', 'test')):
+    if not part:
+      raise UserError(f'{source}: has no pictures to {what} on')
+  try:
+    names = sorted(found, key=int)
+  except ValueError:
+    names = sorted(found)
+  record_format = records.Format(
+      size, size, label_bytes=1 if len(names) <= 256 else 2,
+      class_names=tuple(names))
+  labels = {name: label for label, name in enumerate(names)}
+  progress = Progress(sum(map(len, split)), 'images')
+  left_out, written = [], [collections.Counter(), collections.Counter()]
+
+  def read(pictures, done, written):
+    """Yields the images and labels of pictures, in chunks; counts by label."""
+    # Mixed, as training can hold out the last of them.
+    pictures = [pictures[i] for i in
+                np.random.default_rng(2).permutation(len(pictures))]
+    chunk = []
+    for index, image, reason in image_files.read(
+        [path for path, _ in pictures], record_format):
+      path, label = pictures[index]
+      if image is not None:
+        chunk.append((image, labels[label]))
+        written[label] += 1
+      elif strict:
+        raise UserError(f'{path}: {reason}')
+      else:
+        left_out.append(path)
+        print(f'left out: {path}: {reason}', file=sys.stderr, flush=True)
+      progress.report(done + index + 1)
+      if len(chunk) == _chunk(record_format) or (
+          chunk and index + 1 == len(pictures)):
+        yield tuple(map(np.array, zip(*chunk)))
+        chunk = []
+
+  train, test = split
+  _write(directory, record_format, read(train, 0, written[0]),
+         read(test, len(train), written[1]))
+  if left_out:
+    print(f'{len(left_out):,} of {sum(map(len, split)):,} pictures were left '
+          'out', file=sys.stderr, flush=True)
+  for counts, what in zip(written, ('train', 'test')):
+    if missing := [name for name in names if not counts[name]]:
+      print(f'no picture to {what} on: {", ".join(missing)}', file=sys.stderr,
+            flush=True)
+
+
+def _chunk(record_format):
+  """Returns how many images to have in memory at a time."""
+  return 1 + _CHUNK_BYTES // record_format.record_bytes
+
+
+def _write(directory, record_format, train, test):
+  """Makes the directory, of iterables of images and labels in chunks."""
+  number = 0
+  with directories.create(directory) as part:
+    for images, labels in train:
+      path = part / directories.training_file(max(number, 1))
+      if not number or path.stat().st_size >= _FILE_BYTES:
+        number += 1
+        path = part / directories.training_file(number)
+      with path.open('ab') as file:
+        file.write(records.encode(images, labels, record_format))
+    with (part / directories.TEST).open('ab') as file:
+      for images, labels in test:
+        file.write(records.encode(images, labels, record_format))
+    if not number or not (part / directories.TEST).stat().st_size:
+      raise UserError(f'{directory}: no picture could be read to '
+                      + ('test on' if number else 'train on'))
+    directories.write_format(part, record_format)

@@ -1,0 +1,192 @@
+"""The on-disk record format: parse it in a graph, read, check and write it.
+
+A record is a label, then an image as planes of bytes (red, green, blue), each
+row by row: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html. A
+file is records end to end, with no header, so its size tells how many it holds.
+"""
+
+import dataclasses
+import functools
+import os
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from cifar10.util.errors import UserError
+from cifar10.util import fields
+from cifar10.util.fields import field
+from cifar10.util import filesystem
+
+CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
+                   'dog', 'frog', 'horse', 'ship', 'truck')
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """What one record holds.
+
+  Attributes:
+    height, width: of the image, in pixels.
+    depth: its channels: 1 for grey, 3 for red, green, blue.
+    skipped_bytes: at the start, before the label: CIFAR-100's superclass.
+    label_bytes: of the label, the highest first.
+    class_names: by label.
+  """
+  height: int = field(32, minimum=1, maximum=2**12)
+  width: int = field(32, minimum=1, maximum=2**12)
+  depth: int = field(3, choices=(1, 3))
+  skipped_bytes: int = field(0, minimum=0, maximum=255)
+  label_bytes: int = field(1, minimum=1, maximum=2)
+  class_names: tuple = CIFAR10_CLASSES
+
+  def __post_init__(self):
+    names = self.class_names
+    if isinstance(names, list):  # As JSON has them.
+      object.__setattr__(self, 'class_names', tuple(names))
+    fields.check(self, 'record format: {}={}')
+    for name in names:
+      # One a line, and columns of tables.
+      if not isinstance(name, str) or not name.isprintable() or (
+          not name or name != name.strip()):
+        raise UserError(f'record format: {name!r}: expected the name of a '
+                        'class, of printable characters')
+    if not 0 < len(names) <= 256**self.label_bytes:
+      raise UserError('record format: expected 1 to '
+                      f'{256**self.label_bytes:,} class names, as '
+                      f'{self.label_bytes} bytes tell apart')
+
+  @property
+  def num_classes(self):
+    return len(self.class_names)
+
+  @property
+  def image_start(self):
+    """Bytes before the image."""
+    return self.skipped_bytes + self.label_bytes
+
+  @property
+  def record_bytes(self):
+    return self.image_start + self.depth * self.height * self.width
+
+
+CIFAR10 = Format()
+
+
+def parse(data, record_format=CIFAR10):
+  """Splits raw records into images and labels, in the graph.
+
+  Args:
+    data: uint8 [n, record_bytes] tensor.
+    record_format: their `Format`.
+
+  Returns:
+    images: uint8 [n, height, width, depth] tensor.
+    labels: int32 [n] tensor.
+  """
+  f = record_format
+  planes = tf.reshape(data[:, f.image_start:], [-1, f.depth, f.height, f.width])
+  digits = tf.cast(data[:, f.skipped_bytes:f.image_start], tf.int32)
+  return (tf.transpose(planes, [0, 2, 3, 1]),
+          tf.reduce_sum(digits * _place_values(f), 1))
+
+
+def _place_values(record_format):
+  """Returns what a 1 in each byte of a label is worth."""
+  return 256 ** np.arange(record_format.label_bytes, dtype=np.int32)[::-1]
+
+
+def images(data, record_format=CIFAR10):
+  """Returns uint8 [n, height, width, depth], a view, of records as `read()`
+  returns them."""
+  f = record_format
+  planes = data[:, f.image_start:].reshape(-1, f.depth, f.height, f.width)
+  return planes.transpose(0, 2, 3, 1)
+
+
+def labels(data, record_format=CIFAR10):
+  """Returns the labels, int32 [n], of records as `read()` returns them."""
+  f = record_format
+  return data[:, f.skipped_bytes:f.image_start] @ _place_values(f)
+
+
+def count(path, record_format=CIFAR10):
+  """Returns how many records the file at `path` holds, by its size.
+
+  Raises:
+    UserError: it cannot be read, is empty, or ends in the middle of a record.
+  """
+  with filesystem.explained(path):
+    size = os.path.getsize(path)
+  num_records, rest = divmod(size, record_format.record_bytes)
+  if rest or not num_records:
+    raise UserError(
+        f'{path}: size is {size} bytes, expected a positive multiple of the '
+        f'record size, {record_format.record_bytes}')
+  return num_records
+
+
+def read(path, record_format=CIFAR10):
+  """Maps a record file into memory, checked.
+
+  Args:
+    path: the file.
+    record_format: the `Format` of its records.
+
+  Returns:
+    Read-only uint8 [n, record_bytes] array.
+
+  Raises:
+    UserError: naming the file and the byte: see `count`, or a label is not
+      one of the classes.
+  """
+  num_records = count(path, record_format)
+  with filesystem.explained(path):
+    data = np.memmap(path, np.uint8, 'r',
+                     shape=(num_records, record_format.record_bytes))
+    problem = _bad_labels(str(path), record_format, filesystem.state(path))
+  if problem:
+    raise UserError(f'{path}: {problem}')
+  return data
+
+
+@functools.lru_cache(maxsize=1024)
+def _bad_labels(path, record_format, unused_state):
+  """Returns what is wrong with the labels in a file, None if nothing is: each
+  state of it is looked at once."""
+  f = record_format
+  found = labels(np.memmap(path, np.uint8, 'r').reshape(-1, f.record_bytes), f)
+  bad = np.flatnonzero(found >= f.num_classes)
+  if not bad.size:
+    return None
+  record = int(bad[0])
+  return (f'record {record} (byte {record * f.record_bytes + f.skipped_bytes}) '
+          f'has label {found[record]}, expected 0 to {f.num_classes - 1}; '
+          f'{bad.size} such records in all')
+
+
+def encode(images, labels, record_format=CIFAR10):
+  """Makes records.
+
+  Args:
+    images: uint8 [n, height, width, depth] array.
+    labels: integer [n] array, each one that fits the label's bytes.
+    record_format: the `Format`; sizes and classes are not looked at.
+
+  Returns:
+    uint8 [n, record_bytes] array.
+  """
+  f, labels = record_format, np.asarray(labels, np.int64)
+  if labels.size and not 0 <= labels.min() <= labels.max() < (
+      256**f.label_bytes):
+    raise ValueError(f'labels must fit {f.label_bytes} bytes')
+  planes = np.asarray(images, np.uint8).transpose(0, 3, 1, 2)
+  return np.concatenate(
+      [np.zeros([len(labels), f.skipped_bytes], np.uint8),
+       (labels[:, np.newaxis] // _place_values(f) % 256).astype(np.uint8),
+       planes.reshape(len(labels), -1)], axis=1)
+
+
+def write(path, images, labels, record_format=CIFAR10):
+  """Writes a record file, replacing one that exists; see `encode()`."""
+  with open(path, 'wb') as file:
+    file.write(encode(images, labels, record_format))

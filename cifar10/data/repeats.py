@@ -1,0 +1,84 @@
+"""Finds pictures that are there more than once, so that none is both trained on
+and tested on, or has two labels."""
+
+import collections
+import contextlib
+import hashlib
+import os
+import sys
+
+from cifar10.util.errors import UserError
+
+
+def leave_out(train, test, strict=False):
+  """Leaves out repeats: the same file by another path, or the same bytes.
+
+  What is in both parts stays in the test. Pictures that are the same but for
+  their labels contradict each other and are all left out. All that is left out
+  is told on stderr.
+
+  Args:
+    train, test: lists of (path, label).
+    strict: whether to refuse contradictions instead.
+
+  Returns:
+    The two lists, in their order.
+
+  Raises:
+    UserError: there is a contradiction, and `strict`.
+  """
+  pictures = test + train
+  contents = _contents([path for path, _ in pictures])
+  same = collections.defaultdict(list)
+  for content, picture in zip(contents, pictures):
+    same[content].append(picture)
+  contradicts = {content: len({label for _, label in found}) > 1
+                 for content, found in same.items()}
+  for content, found in same.items():
+    if contradicts[content]:
+      message = 'the same picture with different labels: ' + ', '.join(
+          f'{path} ({label})' for path, label in found)
+      if strict:
+        raise UserError(message)
+      print(f'left out: {message}', file=sys.stderr)
+
+  kept, part_of, repeats = ([], []), {}, [0, 0]
+  for i, (content, picture) in enumerate(zip(contents, pictures)):
+    part = int(i >= len(test))
+    if not contradicts[content]:
+      if content not in part_of:
+        part_of[content] = part
+        kept[part].append(picture)
+      else:
+        repeats[part != part_of[content]] += 1
+  for count, what in zip(repeats, ('that repeat others',
+                                   'to train on that are to test on too')):
+    if count:
+      print(f'left out: {count:,} pictures {what}', file=sys.stderr)
+  return kept[1], kept[0]
+
+
+def _contents(paths):
+  """Returns a key for each path, the same for the same bytes. Only files of the
+  same size are read."""
+  real = [os.path.realpath(path) for path in paths]
+  sizes = {}
+  for path in set(real):
+    with contextlib.suppress(OSError):  # Which decoding it will meet too.
+      sizes[path] = os.path.getsize(path)
+  counts = collections.Counter(sizes.values())
+  counts[0] = 0  # Empty files are no pictures, so none is the same as others.
+  keys = {}
+  for path, size in sizes.items():
+    if counts[size] > 1:
+      with contextlib.suppress(OSError):
+        keys[path] = _digest(path)
+  return [keys.get(path, path) for path in real]
+
+
+def _digest(path):
+  digest = hashlib.blake2b()
+  with open(path, 'rb') as file:
+    while chunk := file.read(1 << 20):
+      digest.update(chunk)
+  return digest.digest()

@@ -1,0 +1,100 @@
+"""The directory of a run: for one run, and one trainer at a time."""
+
+import contextlib
+import dataclasses
+import datetime
+import glob
+import os
+
+import tensorflow.compat.v1 as tf
+
+from cifar10.runs import checkpoints
+from cifar10.runs import description
+from cifar10.util.errors import UserError
+from cifar10.util import filesystem
+
+
+# What a training writes, apart from the lock; the description goes last, so
+# that what a killed process left to move still counts as a run.
+_FILES = ('checkpoint', 'checkpoint.tmp*', 'model.ckpt-*', 'graph.pbtxt*',
+          'events.out.tfevents.*', 'run.json*')
+
+
+@contextlib.contextmanager
+def open_train_dir(run, fresh=False):
+  """Makes sure that run.train_dir holds this run or nothing, and keeps other
+  trainers out of it until the end of the `with`.
+
+  Args:
+    run: a prepared `Run`.
+    fresh: whether to move the files of a run that is there into a directory
+      inside run.train_dir, and start over.
+
+  Raises:
+    UserError: it holds something else, another trainer has it, or, in all of
+      the `with`, the file system refuses to read or write a file.
+  """
+  with filesystem.explained(run.train_dir), filesystem.locked(run.train_dir):
+    if fresh:
+      _move_aside(run.train_dir)
+    _check_same_run(run)
+    checkpoints.remove_unfinished(run.train_dir)
+    print(f'Training {run.network} on {run.dataset}, {run.num_examples:,} '
+          f'records, in steps of {run.global_batch}, with seed {run.seed}\n'
+          f'Recipe: {run.recipe.changed()}', flush=True)
+    yield
+
+
+def _move_aside(train_dir):
+  """Moves the files of a run, if there is one, and nothing else, into a new
+  directory inside: train_dir can be a mount point, which cannot be renamed."""
+  if not os.path.exists(description.path(train_dir)) and (
+      not checkpoints.find(train_dir)):
+    return
+  now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S.%f')
+  aside = os.path.join(train_dir, f'before-{now}')
+  os.mkdir(aside)
+  for pattern in _FILES:
+    for name in glob.glob(pattern, root_dir=train_dir):
+      os.rename(os.path.join(train_dir, name), os.path.join(aside, name))
+  print(f'Moved the run in {train_dir} to {aside}')
+
+
+def _check_same_run(run):
+  """Raises UserError if run.train_dir holds anything but this run."""
+  old = description.load(run.train_dir)
+  ways_out = ('--fresh starts over (and moves what is there into a directory '
+              'inside), or choose another --train_dir')
+  if old is None:
+    if checkpoints.find(run.train_dir):
+      raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
+                      f'there is no telling what they are: {ways_out}')
+    return
+  for name in 'checksum', 'record_format':
+    if getattr(old, name) is None:  # Of the time before it was noted.
+      old = dataclasses.replace(old, **{name: getattr(run, name)})
+  was, wanted = old.identity(), run.identity()
+  different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
+               for name in {**was, **wanted}
+               if was.get(name) != wanted.get(name)]
+  if different:
+    raise UserError(f'{run.train_dir} holds a run with '
+                    + ', '.join(different) + f': {ways_out}')
+
+
+def is_done(run):
+  """Returns whether the newest checkpoint is of the last step."""
+  checkpoint = checkpoints.newest(run.train_dir)
+  return bool(checkpoint) and checkpoints.step_of(checkpoint) >= run.max_steps
+
+
+def describe(run):
+  """Writes run.json, when the graph, built by now, shows that the run can be.
+  """
+  old = description.load(run.train_dir)
+  if old and old.num_towers != run.num_towers and tf.get_collection(
+      tf.GraphKeys.UPDATE_OPS):
+    raise UserError(
+        f'{run.train_dir} holds a run of {old.num_towers} towers, not '
+        f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
+  description.save(run)

@@ -1,0 +1,73 @@
+"""Tells how a training goes, in the tutorial's format, and ends it when it goes
+wrong."""
+
+import time
+
+import numpy as np
+
+from cifar10.util import console
+from cifar10.util.errors import UserError
+
+# So many steps in a row may overflow float16, and change nothing.
+_MAX_OVERFLOWS = 100
+
+
+class Reporter:
+  """Prints how the steps are going, and stops at what is not finite."""
+
+  def __init__(self, run):
+    self._run = run
+    self._next = None  # The first step that is not in a report yet.
+    self._time = time.monotonic()
+    self._values = self._finite_loss = None
+    self._overflows = 0  # Steps in a row.
+    self._mark = None  # Step and time since when speed is measured.
+
+  def step(self, values):
+    """To be called after each step with the values of its `model.Step`."""
+    number, loss = int(values.step), values.losses['total_loss']
+    self._values = values
+    if np.isfinite([loss, *values.gradient_norms.values()]).all():
+      self._finite_loss, self._overflows = loss, 0
+    else:
+      self._overflows += 1
+      if self._run.dtype != 'float16' or self._overflows > _MAX_OVERFLOWS:
+        self.not_finite('not all of this is finite')
+
+    # The first step is told by itself: starting up is part of it.
+    if self._next is not None and number % self._run.log_frequency:
+      return
+    updates = 1 if self._next is None else number + 1 - self._next
+    now = time.monotonic()
+    seconds = (now - self._time) / updates
+    self._next, self._time = number + 1, now
+
+    run, images = self._run, (number + 1) * self._run.global_batch
+    left = (run.max_steps - number - 1) * seconds
+    print(f'{console.timestamp()}: step {number}, loss = {loss:.2f} '
+          f'({run.global_batch / seconds:.1f} examples/sec; {seconds:.3f} '
+          f"sec/batch), precision = {values.losses['Precision @ 1']:.3f}, "
+          f'epoch {images / run.num_examples:.1f}, '
+          f'{100 * (number + 1) / run.max_steps:.0f}%, '
+          f'{console.duration(left)} left', flush=True)
+
+  def examples_per_sec(self, number):
+    """Returns the images a second since the last call with a step's number;
+    None the first time, as starting up would count."""
+    mark, self._mark = self._mark, (number, time.monotonic())
+    if mark is None:
+      return None
+    return (number - mark[0]) * self._run.global_batch / (
+        self._mark[1] - mark[1])
+
+  def not_finite(self, problem):
+    """Raises UserError that tells of the last step."""
+    values, norms = self._values, self._values.gradient_norms
+    largest = sorted(
+        norms, key=lambda name: np.nan_to_num(-norms[name], nan=-np.inf))[:3]
+    raise UserError(
+        f"step {int(values.step)}: loss {values.losses['total_loss']:g}, "
+        f'learning rate {values.learning_rate:g}, largest gradient norms '
+        + ', '.join(f'{norms[name]:g} ({name})' for name in largest)
+        + f'; last finite loss {self._finite_loss}: {problem}, so training '
+        'ends. Its checkpoints are of earlier steps')

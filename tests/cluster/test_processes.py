@@ -1,0 +1,382 @@
+"""Clusters: what TF_CONFIG may say, their graph, and their life, with real
+processes on this machine.
+
+The ordinary suite kills a few times; after each checkpoint:
+
+    python -m pytest -m long tests/cluster/test_processes.py -s
+"""
+
+import collections
+import json
+import random
+import re
+import shutil
+import signal
+import socket
+import time
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10.cluster import tf_config
+from cifar10 import multi_gpu_train
+from cifar10.runs import checkpoints
+from cifar10.runs import loop
+from cifar10.util.errors import UserError
+from tests.conftest import Program
+from tests.conftest import read_checkpoint
+from tests import numerics
+
+THREE = {'cluster': {'chief': ['h0:2222'], 'worker': ['h1:2222', 'h2:2222']},
+         'task': {'type': 'worker', 'index': 1}}
+
+
+def test_a_cluster_is_read_from_the_environment(monkeypatch):
+  monkeypatch.setenv('TF_CONFIG', json.dumps({**THREE, 'environment': 'cloud'}))
+  found = tf_config.from_environment()
+  assert str(found.chief) == 'the chief (h0:2222)'
+  assert [str(worker) for worker in found.workers] == [
+      'worker 0 (h1:2222)', 'worker 1 (h2:2222)']
+  assert found.me == found.workers[1]
+  assert found.me.device == '/job:worker/task:1'
+
+
+@pytest.mark.parametrize('text', [None, '', '  ', '{}',
+                                  '{"task": {"type": "chief"}}'])
+def test_without_a_cluster_there_is_none(monkeypatch, text):
+  monkeypatch.delenv('TF_CONFIG', raising=False)
+  if text is not None:
+    monkeypatch.setenv('TF_CONFIG', text)
+  assert tf_config.from_environment() is None
+
+
+@pytest.mark.parametrize('change, message', [
+    ('{"cluster": ', 'is no JSON: Expecting value'),
+    ('[1]', r'is \[1\]; expected {"cluster": {"chief": \["HOST:PORT"\]'),
+    ({'cluster': ['h0:1']}, r'its cluster is \["h0:1"\]'),
+    ({'task': None}, 'has no task with a type'),
+    ({'task': {'index': 0}}, 'has no task with a type'),
+    ({'task': {'type': 'evaluator', 'index': 0}},
+     'is an evaluator: for that, run python -m cifar10.eval'),
+    ({'task': {'type': 'worker', 'index': 2}},
+     'the task is worker 2, which its cluster does not have'),
+    ({'task': {'type': 'worker', 'index': '0'}}, 'the task is worker "0", '),
+    ({'task': {'type': 'ps', 'index': 0}}, 'the task is ps 0, which'),
+    ({'cluster': {'worker': ['h1:1', 'h2:1']}}, 'has no chief, or several'),
+    ({'cluster': {'chief': ['h0:1', 'h1:1']}}, 'has no chief, or several'),
+    ({'cluster': {'chief': ['h0:1'], 'ps': ['h1:1']}}, "has the job 'ps'"),
+    ({'cluster': {'chief': 'h0:1'}}, 'chief is "h0:1"'),
+    ({'cluster': {'chief': ['h0']}}, r'chief is \["h0"\]'),
+    ({'cluster': {'chief': ['h0:70000']}}, r'chief is \["h0:70000"\]'),
+    ({'cluster': {'chief': ['h0:1'], 'worker': [7]}}, r'worker is \[7\]'),
+    ({'cluster': {'chief': ['h0:1'], 'worker': ['h1:1', 'h1:1']}},
+     'an address is there twice: h0:1, h1:1, h1:1')])
+def test_what_tf_config_may_not_be(monkeypatch, change, message):
+  monkeypatch.setenv('TF_CONFIG', change if isinstance(change, str)
+                     else json.dumps({**THREE, **change}))
+  with pytest.raises(UserError, match='TF_CONFIG: .*' + message) as e:
+    tf_config.from_environment()
+  assert '\n' not in str(e.value)
+
+
+@pytest.fixture
+def cluster_graph(make_run):
+  """The graph of two hosts with two GPUs each, which need not be there."""
+  run, data = loop.prepare(make_run(num_towers=4, batch_size=3))
+  hosts = '/job:chief/task:0', '/job:worker/task:0'
+  devices = [f'{host}/gpu:{i}' for host in hosts for i in range(2)]
+  with tf.Graph().as_default() as graph, tf.device(hosts[0]):
+    multi_gpu_train.build(run, data, devices,
+                          files={hosts[1]: ['/there/a.bin', '/there/b.bin']})
+  return graph
+
+
+def test_each_host_makes_the_input_of_its_towers(cluster_graph):
+  found = collections.defaultdict(set)
+  for op in cluster_graph.get_operations():
+    if op.type in ('IteratorV2', 'Conv2D', 'ReadFile'):
+      found[op.type].add(op.device)
+  hosts = '/job:chief/task:0', '/job:worker/task:0'
+  assert found['IteratorV2'] == {f'{host}/device:CPU:0' for host in hosts}
+  assert found['ReadFile'] == found['IteratorV2']
+  assert found['Conv2D'] == {f'{host}/device:GPU:{i}' for host in hosts
+                             for i in range(2)}
+  names = [op.inputs[0].op.get_attr('value').string_val[0].decode()
+           for op in cluster_graph.get_operations()
+           if op.type == 'ReadFile' and 'worker' in op.device]
+  assert names == ['/there/a.bin', '/there/b.bin']
+
+
+def test_the_chief_keeps_all_variables(cluster_graph):
+  with cluster_graph.as_default():
+    assert {v.device for v in tf.global_variables()} == {
+        '/job:chief/task:0/device:CPU:0'}
+  updates = {op.device for op in cluster_graph.get_operations()
+             if op.type == 'ResourceApplyGradientDescent'}
+  assert updates == {'/job:chief/task:0/device:CPU:0'}
+
+
+def test_only_variables_and_gradients_cross_the_network(cluster_graph):
+  """And at the start the number of the step, for the input."""
+  def host(op):
+    return re.search('job:worker|$', op.device)[0]
+
+  with cluster_graph.as_default():
+    shapes = [v.shape for v in tf.trainable_variables()]
+  sent = collections.defaultdict(set)
+  for op in cluster_graph.get_operations():
+    for tensor in op.inputs:
+      if host(op) != host(tensor.op):
+        sent[host(op)].add(tensor.name)
+        assert tensor.shape in shapes or tensor.shape.rank == 0
+  to_worker, from_worker = sent['job:worker'], sent['']
+  for name in to_worker - {'host_2/input/ReadVariableOp:0'}:
+    assert re.fullmatch(r'tower_[23]/.*/ReadVariableOp:0', name)
+  for name in from_worker:
+    assert re.match(r'tower_[23]/(gradients/|Mean)', name)
+  # Of each tower, and in a step once: 10 variables, 10 gradients, 2 losses.
+  assert len(to_worker) == 1 + 2 * 10 and len(from_worker) == 2 * 12
+
+
+class Processes:
+  """A chief and two workers of two towers each, on this machine."""
+
+  def __init__(self, run, data_dirs):
+    self._run, self._data_dirs = run, data_dirs
+    sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(3)]
+    addresses = [f'127.0.0.1:{s.getsockname()[1]}' for s in sockets]
+    for s in sockets:
+      s.close()
+    self.addresses = addresses
+    self._cluster = {'chief': addresses[:1], 'worker': addresses[1:]}
+    self.programs = [None] * 3
+
+  def start(self, *numbers):
+    """Starts the chief, 0, or a worker, 1 or 2."""
+    for i in numbers:
+      task = {'type': 'worker', 'index': i - 1} if i else {
+          'type': 'chief', 'index': 0}
+      flags = [f'--{name}={getattr(self._run, name)}' for name in (
+          'train_dir', 'network', 'dtype', 'max_steps', 'checkpoint_steps',
+          'keep_checkpoints', 'log_frequency', 'batch_size')]
+      self.programs[i] = Program(
+          'multi_gpu_train', '--num_gpus=2', f'--data_dir={self._data_dirs[i]}',
+          *flags, TF_CONFIG=json.dumps({'cluster': self._cluster,
+                                        'task': task}))
+
+  def kill(self, number):
+    self.programs[number].kill()
+
+  def end(self, timeout=120):
+    """Waits for the end of all; returns their exit codes."""
+    deadline = time.monotonic() + timeout
+    return [program.end(max(deadline - time.monotonic(), 0))
+            for program in self.programs if program]
+
+
+@pytest.fixture
+def processes(tmp_path, data_dir, make_run):
+  """Makes `Processes`, each of which finds the data in a directory of its own,
+  and ends them with the test."""
+  made = []
+
+  def make(**arguments):
+    data_dirs = [tmp_path / f'data_{i}' for i in range(3)]
+    for directory in data_dirs:
+      shutil.copytree(data_dir, directory)
+    made.append(Processes(make_run(**arguments), data_dirs))
+    return made[-1], data_dirs
+
+  yield make
+  for p in made:
+    for program in p.programs:
+      if program:
+        program.kill()
+
+
+def check_equals_one_process(make_run, tmp_path, **arguments):
+  """Compares the end with that of six towers in this process."""
+  run = multi_gpu_train.train(
+      make_run(train_dir=str(tmp_path / 'alone'), **arguments), ['/cpu:0'] * 6)
+  expected, found = (
+      read_checkpoint(f'{directory}/model.ckpt-{arguments["max_steps"]}')
+      for directory in (run.train_dir, tmp_path / 'train'))
+  assert found.keys() == expected.keys()
+  for name in expected:
+    # Towers run the same kernels on the same numbers, wherever they are: only
+    # their six gradients may be added up in another order.
+    numerics.assert_close(found[name], expected[name], 6,
+                          arguments['max_steps'], name=name)
+
+
+def test_a_cluster_equals_one_machine_whatever_happens(
+    processes, make_run, tmp_path):
+  """The life of one: the chief comes first; a worker is killed, then the chief;
+  both come back; and the chief once more, after the end."""
+  arguments = {'max_steps': 100, 'checkpoint_steps': 5, 'log_frequency': 1,
+               'batch_size': 2}
+  p, _ = processes(**arguments)
+  p.start(0)
+  chief = p.programs[0]
+  chief.expect(f'waiting for worker 0 ({p.addresses[1]}), worker 1 ('
+               f'{p.addresses[2]})')
+  p.start(1)
+  chief.expect(f'waiting for worker 1 ({p.addresses[2]})\n')
+  p.start(2)
+  worker = p.programs[2]
+  worker.expect('serves the chief')
+  chief.expect(': step 12,')
+  p.kill(1)
+  chief.expect(f'lost worker 0 ({p.addresses[1]})')
+  chief.expect(f'waiting for worker 0 ({p.addresses[1]})\n')
+  p.start(1)
+  chief.expect('Resuming at step ')
+  chief.expect(': step 30,')
+  p.kill(0)
+  for i in 1, 2:
+    p.programs[i].expect('is not there: waiting for it')
+  p.start(0)
+  assert p.end() == [0, 0, 0], p.programs[0].err
+  assert 'Resuming at step ' in p.programs[0].out
+  assert worker.out.count('serves the chief') == 2
+  assert worker.out.rstrip().endswith('has ended, and so does this')
+  for program in p.programs:
+    assert 'without a password' in program.out
+    assert 'Traceback' not in program.err
+  p.start(0)
+  assert p.programs[0].end() == 0
+  assert 'is at step 100 already' in p.programs[0].out
+  assert 'waiting' not in p.programs[0].out
+  check_equals_one_process(make_run, tmp_path, **arguments)
+
+
+def test_statistics_and_batch_norm_in_bfloat16(processes, make_run, tmp_path):
+  """airnet's input needs values of the chief's variables on each host. Here a
+  worker is lost before there is a checkpoint."""
+  arguments = {'network': 'airnet', 'dtype': 'bfloat16', 'max_steps': 8,
+               'batch_size': 4, 'log_frequency': 1}
+  p, _ = processes(**arguments)
+  p.start(0, 1, 2)
+  p.programs[0].expect(': step 3,')
+  p.kill(2)
+  p.start(2)
+  assert p.end() == [0, 0, 0], p.programs[0].err
+  assert 'lost worker 1' in p.programs[0].out
+  assert p.programs[0].out.count(': step 0,') == 2
+  check_equals_one_process(make_run, tmp_path, **arguments)
+
+
+def test_signals_to_the_chief(processes):
+  """Workers wait for the next one after SIGTERM, and end with Ctrl-C."""
+  p, _ = processes(max_steps=100000, log_frequency=1)
+  p.start(2, 1, 0)
+  p.programs[0].expect(': step 3,')
+  p.programs[0].send(signal.SIGTERM)
+  assert p.programs[0].end(40) == 128 + signal.SIGTERM
+  for i in 1, 2:
+    p.programs[i].expect('is not there: waiting for it')
+  p.start(0)
+  p.programs[0].expect('Resuming at step ')
+  p.programs[0].expect(': step ')
+  p.programs[0].send(signal.SIGINT)
+  assert p.end(40) == [128 + signal.SIGINT, 0, 0]
+  assert re.search(r'SIGINT: stopped and saved at step \d+',
+                   p.programs[0].out)
+
+
+def test_ctrl_c_while_a_worker_is_missing(processes):
+  p, _ = processes()
+  p.start(0, 1)
+  p.programs[0].expect(f'waiting for worker 1 ({p.addresses[2]})\n')
+  p.programs[0].send(signal.SIGINT)
+  assert p.end(40) == [128 + signal.SIGINT, 0]
+  assert re.search(r'worker 1 .* could not be told to end: does not answer$',
+                   p.programs[0].out)
+  assert 'Traceback' not in p.programs[0].err
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_a_worker(processes, number):
+  p, _ = processes()
+  p.start(1)
+  p.programs[1].expect('is not there: waiting for it')
+  p.programs[1].send(number)
+  assert p.end(40) == [128 + number]
+
+
+def test_a_server_that_says_nothing_is_not_there():
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    task = tf_config.Task('worker', 0, f'127.0.0.1:{server.getsockname()[1]}')
+    assert not task.listens()
+  assert not task.listens()
+
+
+def change(data_dir):
+  """Changes a pixel of a training record."""
+  path = data_dir / 'cifar-10-batches-bin/data_batch_2.bin'
+  content = bytearray(path.read_bytes())
+  content[5] ^= 1
+  path.write_bytes(content)
+
+
+def test_a_worker_that_comes_back_with_other_data(processes):
+  p, data_dirs = processes(network='softmax', max_steps=10**6, log_frequency=1)
+  p.start(0, 1, 2)
+  p.programs[0].expect(': step 3,')
+  p.kill(2)
+  change(data_dirs[2])
+  p.start(2)
+  assert p.end() == [1, 1, 1]
+  assert 'checksum of the training records: ' in p.programs[2].err
+
+
+def test_a_worker_with_other_data_is_told(processes):
+  p, data_dirs = processes()
+  change(data_dirs[2])
+  p.start(0, 1, 2)
+  assert p.end() == [1, 1, 1]
+  problem = re.compile(
+      rf'worker 1 \(.*\), data in {data_dirs[2]}/cifar-10-batches-bin: '
+      r'checksum of the training records: (\w{8}), expected (?!\1)\w{8}\n')
+  assert re.fullmatch('error: ' + problem.pattern, p.programs[0].err)
+  for program in p.programs[1:]:
+    assert re.fullmatch(r'error: the chief \(.*\) ended: ' + problem.pattern,
+                        program.err)
+
+
+def test_an_address_that_is_taken(processes):
+  p, _ = processes()
+  with socket.create_server(('127.0.0.1', int(p.addresses[1].split(':')[1]))):
+    p.start(1)
+    assert p.programs[1].end() == 1
+  # Some versions of gRPC have a line of their own to say.
+  assert p.programs[1].err.splitlines()[-1].startswith(
+      f'error: TF_CONFIG: cannot listen on {p.addresses[1]}: ')
+
+
+@pytest.mark.long
+def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
+  arguments = {'max_steps': 1000, 'checkpoint_steps': 50, 'log_frequency': 10,
+               'batch_size': 2}
+  p, _ = processes(**arguments)
+  p.start(0, 1, 2)
+  rng, killed, seen = random.Random(1), collections.Counter(), 0
+  deadline = time.monotonic() + 3600
+  while p.programs[0].is_alive:
+    assert time.monotonic() < deadline, p.programs[0].out
+    found = checkpoints.find(str(tmp_path / 'train'))
+    step = checkpoints.step_of(found[0]) if found else 0
+    if seen < step < 1000:
+      seen = step
+      time.sleep(rng.uniform(0, 0.5))
+      number = rng.randrange(3)
+      if p.programs[0].is_alive:
+        p.kill(number)
+        time.sleep(rng.uniform(0, 3))
+        p.start(number)
+        killed[number] += 1
+    time.sleep(0.01)
+  assert p.end() == [0, 0, 0]
+  print(f'\nkilled: the chief {killed[0]} times, workers '
+        f'{killed[1] + killed[2]} times')
+  check_equals_one_process(make_run, tmp_path, **arguments)

@@ -1,0 +1,307 @@
+"""Record files, archives, pickles and run.json with damage in any place: a
+seeded loop over each, in all some thousand cases; more with the marker `long`.
+
+Each gives a UserError that names the file, or does no harm.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import pathlib
+import random
+import re
+import shutil
+import tarfile
+import time
+
+import numpy as np
+import pytest
+
+from cifar10.data import archives as archives_lib
+from cifar10.data import datasets
+from cifar10.data import pickles
+from cifar10.runs import description
+from cifar10 import train
+from cifar10.util.errors import UserError
+from tests.runs.test_description import make_run
+from tests.data.test_datasets import BINARY
+from tests.data.test_datasets import make_archive
+from tests.data.test_datasets import pickled
+from tests.data.test_datasets import PICKLED
+from tests.data.test_datasets import write_files
+
+SIZES = pytest.mark.parametrize('cases', [
+    300, pytest.param(20000, marks=pytest.mark.long)])
+
+
+def damages(content, cases):
+  """Yields `cases` times the content, damaged in a random place: a bit flipped,
+  a byte replaced, the end or a piece cut off, a piece doubled."""
+  rng = random.Random(cases)
+  for _ in range(cases):
+    i, n = rng.randrange(len(content)), rng.randrange(1, 9)
+    yield rng.choice([
+        lambda: content[:i] + bytes([content[i] ^ 1 << n % 8])
+        + content[i + 1:],
+        lambda: content[:i] + rng.randbytes(1) + content[i + 1:],
+        lambda: content[:i],
+        lambda: content[:i] + content[i + n:],
+        lambda: content[:i + n] + content[i:]])()
+
+
+def peak_memory(reset=False):
+  """Returns the most memory that this process took since the last reset, in
+  bytes."""
+  if reset:
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+  status = pathlib.Path('/proc/self/status').read_text()
+  return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB', status).group(1))
+
+
+@pytest.fixture
+def bounded():
+  """Fails the test if it takes more than 1 GB more memory than was taken."""
+  before = peak_memory(reset=True)
+  yield
+  assert peak_memory() - before < 1e9
+
+
+@SIZES
+def test_record_files(tmp_path, bounded, cases):
+  write_files(tmp_path, PICKLED)
+  datasets.ensure('cifar10', tmp_path, archives=())
+  directory = tmp_path / 'cifar-10-batches-bin'
+  names = sorted(os.listdir(directory))
+  assert len(names) == 8
+  for name in names:
+    path = directory / name
+    content = path.read_bytes()
+    for damaged in damages(content, cases // 10):
+      if damaged == content:
+        continue
+      path.write_bytes(damaged)
+      # A checksum that is another one accuses its file.
+      with pytest.raises(UserError, match=f'^{path}: ' if (
+          name != 'checksums.txt') else f'^{directory}/'):
+        datasets.ensure('cifar10', tmp_path)
+    path.unlink()
+    if name != 'checksums.txt':
+      with pytest.raises(UserError, match=f'^{path}: '):
+        datasets.ensure('cifar10', tmp_path)
+    path.write_bytes(content)
+  datasets.ensure('cifar10', tmp_path)
+
+
+def as_published(path):
+  """Returns a file as if it were what was published."""
+  content = path.read_bytes()
+  return archives_lib.Archive(
+      path.name, len(content), hashlib.md5(content).hexdigest(), ())
+
+
+@SIZES
+@pytest.mark.parametrize('name, files', [
+    ('cifar-10-binary.tar.gz', BINARY), ('cifar-10-python.tar.gz', PICKLED)])
+@pytest.mark.parametrize('compressed', [True, False])
+def test_archives(tmp_path, bounded, cases, name, files, compressed):
+  """Of the compressed and of the plain bytes, whose checksum is right."""
+  path = tmp_path / name
+  make_archive(path, files)
+  content = path.read_bytes()
+  if not compressed:
+    content = gzip.decompress(content)
+  for damaged in damages(content, cases):
+    path.write_bytes(damaged if compressed else gzip.compress(damaged, 1))
+    try:
+      datasets.ensure('cifar10', tmp_path, archives=[as_published(path)])
+    except UserError as e:
+      assert str(path) in str(e) or 'cifar-10-batches-bin' in str(e)
+    assert set(os.listdir(tmp_path)) <= {
+        name, '.lock', 'cifar-10-batches-bin', 'cifar-10-batches-bin.part'}
+    shutil.rmtree(tmp_path / 'cifar-10-batches-bin', ignore_errors=True)
+
+
+@SIZES
+def test_archives_of_another_checksum_are_not_even_opened(
+    tmp_path, cases, monkeypatch):
+  path = tmp_path / 'cifar-10-binary.tar.gz'
+  archive = make_archive(path, BINARY)
+  archive = archives_lib.Archive(archive.name, archive.size, archive.md5, ())
+  content = path.read_bytes()
+  monkeypatch.setattr(archives_lib, 'extract', lambda *_: pytest.fail('opened'))
+  for damaged in damages(content, cases // 3):
+    if damaged != content:
+      path.write_bytes(damaged)
+      with pytest.raises(UserError, match=f'{path}: has '):
+        datasets.ensure('cifar10', tmp_path, archives=[archive])
+
+
+def evil_archive(path, *members):
+  """Writes an archive of (name, size, attributes) with zeros in its files."""
+  with gzip.open(path, 'wb', 1) as file:
+    with tarfile.open(fileobj=file, mode='w') as tar:
+      for name, size, attributes in members:
+        member = tarfile.TarInfo(name)
+        member.size = size
+        for attribute, value in attributes.items():
+          setattr(member, attribute, value)
+        tar.addfile(member, ZEROS if size else None)
+
+
+class Zeros(io.RawIOBase):
+
+  def read(self, size=-1):
+    return bytes(size)
+
+
+ZEROS = Zeros()
+
+
+@pytest.mark.parametrize('members, message', [
+    ([('data_batch_1.bin', 1 << 30, {})], 'holds more than 268,435,456 bytes'),
+    ([('other', 1 << 30, {})], 'holds more than 268,435,456 bytes'),
+    ([('x', 0, {'pax_headers': {'comment': 'x' * (1 << 28)}})],
+     'holds more than'),
+    ([(f'{i}', 100_000_000, {}) for i in range(3)], 'holds more than'),
+    ([('data_batch_1.bin', 0, {'type': tarfile.SYMTYPE,
+                               'linkname': '/etc/passwd'})],
+     'has no data_batch_1'),
+    ([('data_batch_1.bin', 0, {'type': tarfile.LNKTYPE,
+                               'linkname': '../../secret'})],
+     'has no data_batch_1'),
+    ([('data_batch_1.bin', 0, {'type': tarfile.FIFOTYPE})],
+     'has no data_batch_1'),
+    ([('data_batch_1.bin', 0, {'pax_headers': {
+        'GNU.sparse.size': str(1 << 40), 'GNU.sparse.map': '0,0'}})],
+     'has no data_batch_1'),
+    ([('../../data_batch_1.bin', 3073, {}), ('/data_batch_2.bin', 3073, {})],
+     'has no data_batch_3'),
+])
+def test_evil_archives(tmp_path, bounded, members, message):
+  (tmp_path / 'secret').write_bytes(bytes(3073))
+  data_dir = tmp_path / 'a' / 'b'
+  data_dir.mkdir(parents=True)
+  path = data_dir / 'cifar-10-binary.tar.gz'
+  evil_archive(path, *members)
+  peak_memory(reset=True)
+  started = time.monotonic()
+  with pytest.raises(UserError, match=f'{path}: .*{message}'):
+    datasets.ensure('cifar10', data_dir, archives=[as_published(path)])
+  assert time.monotonic() - started < 60
+  part = data_dir / 'cifar-10-batches-bin.part'
+  assert {p for p in tmp_path.rglob('*') if p.is_file()
+          and p.parent != part} == {
+              tmp_path / 'secret', path, data_dir / '.lock'}
+
+
+@SIZES
+def test_pickles(bounded, cases):
+  batch = PICKLED['cifar-10-batches-py/data_batch_2']
+  # Some damage to what is not pixels, too.
+  small = pickled({b'labels': [1], b'data': np.zeros([1, 3072], np.uint8),
+                   b'filenames': [b'a.png']})
+  for content in batch, small:
+    for damaged in damages(content, 3 * cases):
+      try:
+        images, labels = pickles.read_batch('batch', io.BytesIO(damaged))
+        assert images.shape == (len(labels), 32, 32, 3)
+      except UserError as e:
+        assert str(e).startswith('batch: ')
+
+
+@pytest.mark.parametrize('content', [
+    b'\x80\x02}r\xff\xff\xff\x7f.',  # Memo entry 2**31 - 1.
+    b'\x80\x02}r\xff\xff\xff\x0f.', b'}p2000000000\n.',
+    b'\x80\x02T\xff\xff\xff\x7f.',  # A string of 2 GB to come.
+    b'\x80\x04\x8e\x00\x00\x00\x00\x00\x01\x00\x00.',
+    b'\x80\x02\x8b\xff\xff\xff\x7f.',
+    b'\x80\x04\x95\x00\x00\x00\x00\x00\x01\x00\x00.',
+    b'(' * 1000000 + b'.', b'cos\nsystem\n(S"true"\ntR.',
+    b'\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.',
+    b'\x80\x02cnumpy\nndarray\n)\x81}(U\x01au\x62.'])
+def test_evil_pickles(bounded, content):
+  started = time.monotonic()
+  with pytest.raises(UserError, match='^batch: '):
+    pickles.read_batch('batch', io.BytesIO(content))
+  assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize('label', [-1, 256, 1.5, 'x', None, b'1', [1]])
+def test_labels_that_are_none(tmp_path, label):
+  write_files(tmp_path, PICKLED)
+  content = pickle.loads(pickle.dumps({
+      b'labels': [label], b'data': np.zeros([1, 3072], np.uint8)}))
+  write_files(tmp_path, {'cifar-10-batches-py/data_batch_2': pickled(content)})
+  with pytest.raises(UserError, match='data_batch_2: '):
+    datasets.ensure('cifar10', tmp_path, archives=())
+
+
+@SIZES
+def test_run_json(tmp_path, cases):
+  description.save(make_run(tmp_path))
+  path = tmp_path / 'run.json'
+  content = path.read_bytes()
+  for damaged in damages(content, 3 * cases):
+    path.write_bytes(damaged)
+    try:
+      assert isinstance(description.load(tmp_path), description.Run)
+    except UserError as e:
+      assert str(e).startswith(f'{path}: ')
+
+
+VALUES = [None, True, -1, 0, 10**400, 1e300, 1.5, '', 'x', [], [1], {},
+          {'x': 1}, [[]], [[1, 2, 3]], [['a', 'b']], [[1e400, 1]]]
+
+
+def test_run_json_with_values_of_any_type(tmp_path):
+  description.save(make_run(tmp_path))
+  path = tmp_path / 'run.json'
+  content = json.loads(path.read_text())
+  refused = 0
+  for where in ['run'], ['run', 'recipe']:
+    fields = content
+    for name in where:
+      fields = fields[name]
+    for name, right in list(fields.items()):
+      for value in VALUES:
+        fields[name] = value
+        path.write_text(json.dumps(content))
+        try:
+          run = dataclasses.replace(description.load(tmp_path),
+                                    train_dir=str(tmp_path))
+          description.save(run)
+          assert description.load(tmp_path) == run
+        except UserError as e:
+          assert str(e).startswith(f'{path}: ')
+          refused += 1
+      fields[name] = right
+  assert refused > 400
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{"version": 2, "run": {}}', 'it is of version 2, this program of vers'),
+    ('[' * 100000, 'is not a description'),
+    (' ' * 2000000, 'has more than 1,048,576 bytes'),
+    ('{"version": 1, "run": {"from_the_future": 1}}', 'is not a description')])
+def test_run_json_of_something_else(tmp_path, text, message):
+  (tmp_path / 'run.json').write_text(text)
+  with pytest.raises(UserError, match=f'run.json: .*{message}'):
+    description.load(tmp_path)
+
+
+def test_other_records_than_a_run_was_trained_on(make_run, data_dir, tmp_path):
+  """Noticed even where nobody noted checksums when the data was made."""
+  shutil.copytree(data_dir, tmp_path / 'data')
+  run = make_run(network='softmax', data_dir=str(tmp_path / 'data'),
+                 max_steps=1)
+  train.train(run)
+  path = tmp_path / 'data' / 'cifar-10-batches-bin' / 'data_batch_2.bin'
+  content = bytearray(path.read_bytes())
+  content[12345] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(UserError, match='holds a run with checksum of the train'):
+    train.train(run)

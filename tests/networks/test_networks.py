@@ -1,0 +1,462 @@
+"""Every network, in every program: towers, resume, evaluation."""
+
+import dataclasses
+import functools
+import re
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10.data import datasets
+from cifar10.data import directories
+from cifar10.data import records
+from cifar10 import model
+from cifar10 import multi_gpu_train
+from cifar10 import networks
+from cifar10.nn import augmentation
+from cifar10.nn import layers
+from cifar10.nn import optimizers
+from cifar10.runs import description
+from cifar10.runs import directory
+from cifar10.runs import evaluation
+from cifar10.runs import loop
+from cifar10 import train
+from cifar10.util.errors import UserError
+from tests.conftest import assert_same_checkpoints
+from tests.conftest import read_checkpoint
+from tests import numerics
+
+# Parameters and multiply-adds of the logits, counted by hand.
+SIZES = {
+    'convnet': (1068298,
+                24**2 * 75 * 64 + 12**2 * 1600 * 64
+                + 2304 * 384 + 384 * 192 + 192 * 10),
+    'local': (4864 + 102464 + 36 * (577 * 64 + 577 * 32) + 11530,
+              24**2 * 75 * 64 + 12**2 * 1600 * 64
+              + 36 * 576 * (64 + 32) + 1152 * 10),
+    'softmax': (3073 * 10, 3072 * 10),
+    'two_layer_fc': (3073 * 120 + 121 * 10, 3072 * 120 + 120 * 10),
+    'baseline_cnn': (28 * 32 + 289 * 64 + 577 * 64 + 1025 * 64 + 65 * 10,
+                     30**2 * 27 * 32 + 13**2 * 288 * 64 + 4**2 * 576 * 64
+                     + 1024 * 64 + 64 * 10),
+    'improved_cnn': (
+        28 * 32 + 289 * 32 + 289 * 64 + 577 * 64 + 577 * 128 + 1153 * 128
+        + 2049 * 128 + 129 * 10 + 2 * (2 * (32 + 64 + 128) + 128),
+        32**2 * 9 * (3 * 32 + 32 * 32) + 16**2 * 9 * (32 * 64 + 64 * 64)
+        + 8**2 * 9 * (64 * 128 + 128 * 128) + 2048 * 128 + 1280),
+    'resnet32': (
+        # Convolutions, shortcuts, two values for each normalized channel, top.
+        9 * (3 * 16 + 10 * 16**2 + 16 * 32 + 9 * 32**2 + 32 * 64 + 9 * 64**2)
+        + 16 * 32 + 32 * 64
+        + 2 * (10 * 16 + 16 + 9 * 32 + 32 + 9 * 64 + 64) + 650,
+        32**2 * 9 * (3 * 16 + 10 * 16**2) + 16**2 * (9 * (16 * 32 + 9 * 32**2)
+                                                     + 16 * 32)
+        + 8**2 * (9 * (32 * 64 + 9 * 64**2) + 32 * 64) + 640),
+    'airnet': (
+        24 + 9 * (24 * 64 + 64**2 + 64 * 256 + 3 * 256**2)
+        + 2 * (64 + 256 + 256) + 2560,
+        9 * (31**2 * 24 * 64 + 15**2 * (64**2 + 64 * 256)
+             + (2 * 7**2 + 3**2) * 256**2) + 2560),
+    'airnet_wide': (
+        24 + 9 * (24 * 128 + 128**2 + 128 * 384 + 3 * 384**2)
+        + 2 * (128 + 384 + 384) + 3840,
+        9 * (31**2 * 24 * 128 + 15**2 * (128**2 + 128 * 384)
+             + (2 * 7**2 + 3**2) * 384**2) + 3840)}
+# What is added up on the way from the images to a logit.
+TERMS = {
+    'convnet': 75 + 1600 + 2304 + 384 + 192,
+    'local': 75 + 1600 + 576 + 576 + 1152,
+    'softmax': 3072,
+    'two_layer_fc': 3072 + 120,
+    'baseline_cnn': 27 + 288 + 576 + 1024 + 64,
+    'improved_cnn': 9 * (3 + 32 + 32 + 64 + 64 + 128) + 2048 + 128,
+    'resnet32': 9 * (3 + 11 * 16 + 10 * 32 + 9 * 64) + 64,
+    'airnet': 9 * (24 + 64 + 64 + 3 * 256) + 256,
+    'airnet_wide': 9 * (24 + 128 + 128 + 3 * 384) + 384}
+RNG = np.random.default_rng(0)
+WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet_wide')
+
+
+@pytest.mark.parametrize('name', networks.NETWORKS)
+def test_size(name):
+  size = networks.size(networks.NETWORKS[name])
+  assert (size.parameters, size.inference) == SIZES[name]
+  # Each product has two gradients, but nothing wants that of the images.
+  first = {'convnet': 24**2 * 75 * 64, 'local': 24**2 * 75 * 64,
+           'softmax': 3072 * 10, 'two_layer_fc': 3072 * 120,
+           'baseline_cnn': 30**2 * 27 * 32, 'improved_cnn': 32**2 * 27 * 32,
+           'resnet32': 32**2 * 27 * 16,
+           # Their biases stand before the first product.
+           'airnet': 0, 'airnet_wide': 0}[name]
+  assert size.training == 3 * size.inference - first
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize('name', networks.NETWORKS)
+def test_any_number_of_images(name):
+  network = networks.NETWORKS[name]
+  shape = networks.input_shape(network.RECIPE, records.CIFAR10)
+  images = np.random.default_rng(0).normal(size=(3, *shape))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    placeholder = tf.placeholder(tf.float32, [None, *shape])
+    logits = network.inference(placeholder, 7)
+    session.run(tf.global_variables_initializer())
+    three, one = (session.run(logits, {placeholder: x})
+                  for x in (images, images[:1]))
+  assert three.shape == (3, 7)
+  numerics.assert_close(three[:1], one, TERMS[name])
+
+
+@pytest.mark.parametrize('name, dtype', [
+    *(pytest.param(name, 'float32', marks=pytest.mark.long) if name in (
+        'resnet32', 'airnet_wide') else (name, 'float32')
+      for name in networks.NETWORKS),
+    ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
+def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
+  whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
+                               dtype=dtype, train_dir=str(tmp_path / 'whole')))
+  for steps in 2, 3:
+    parts = train.train(make_run(network=name, batch_size=4, max_steps=steps,
+                                 dtype=dtype))
+  assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-3',
+                          f'{parts.train_dir}/model.ckpt-3')
+
+
+# How many values the smallest layer with a threshold makes of 16 images: ReLU
+# or pooling. (softmax has none.)
+VALUES = {'softmax': np.inf, 'two_layer_fc': 16 * 120, 'baseline_cnn': 16 * 64,
+          'local': 16 * 36 * 32, 'improved_cnn': 16 * 128,
+          'airnet': 16 * 256, 'resnet32': 16 * 64 * 64}
+
+
+@pytest.mark.parametrize('name', [name for name in networks.NETWORKS
+                                  if name not in ('convnet', *WITH_BATCH_NORM)])
+def test_two_towers_equal_one_device(make_run, tmp_path, name):
+  start = numerics.Start()
+  one = train.train(make_run(network=name, batch_size=16, max_steps=3,
+                             train_dir=str(tmp_path / 'one')), hooks=[start])
+  two = multi_gpu_train.train(make_run(network=name, batch_size=8, max_steps=3),
+                              ['/cpu:0'] * 2)
+  assert_same_training(two, one, start)
+
+
+@pytest.mark.parametrize('name', [
+    'improved_cnn', 'airnet',
+    pytest.param('resnet32', marks=pytest.mark.long)])
+def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
+    make_run, tmp_path, name):
+  two = multi_gpu_train.train(make_run(network=name, batch_size=8, max_steps=3),
+                              ['/cpu:0'] * 2)
+  one, data = loop.prepare(make_run(
+      network=name, batch_size=16, max_steps=3,
+      train_dir=str(tmp_path / 'one')))
+  network, start = networks.find(name), numerics.Start()
+  with directory.open_train_dir(one), tf.Graph().as_default():
+    tf.set_random_seed(one.seed)
+    step = tf.identity(tf.train.get_or_create_global_step())
+    images, labels = loop.batch(one, data,
+                                    loop.distortion(one, data))
+    logits = []
+    for i in range(2):
+      with tf.variable_scope('', reuse=i > 0):
+        logits.append(network.inference(images[8 * i:8 * (i + 1)], 10,
+                                        layers.Tower(step, i, 2)))
+    losses = model.loss(tf.concat(logits, 0), labels,
+                        one.recipe.label_smoothing)
+    gradients = tf.gradients(model.objective(losses),
+                             tf.trainable_variables())
+    loop.loop(model.train(losses, gradients, one.recipe, 16,
+                              one.num_examples), one, [start])
+  assert_same_training(two, one, start)
+
+
+def assert_same_training(found, expected, start):
+  name = expected.network
+  found, expected = (read_checkpoint(f'{run.train_dir}/model.ckpt-3')
+                     for run in (found, expected))
+  numerics.assert_same_training(found, expected, start.values, TERMS[name],
+                                VALUES[name], steps=3)
+
+
+def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
+  """The checkpoint's mean image is that of the records not held out."""
+  run = train.train(make_run(network='softmax', holdout=80, max_steps=2))
+  data = datasets.ensure('cifar10', run.data_dir)
+  trained_on = data.read_images(data.train)[:220].astype(np.float64)
+  assert run.num_examples == 220
+  checkpoint = f'{run.train_dir}/model.ckpt-2'
+  values = read_checkpoint(checkpoint)
+  numerics.assert_close(values['statistics/mean_image'], trained_on.mean(0),
+                        terms=1)
+
+  held_out = np.concatenate([records.read(path) for path in data.train])[220:]
+  for eval_data, rows in (('holdout', held_out),
+                          ('test', records.read(data.test[0]))):
+    pixels = records.images(rows) - trained_on.mean(0)
+    logits = (pixels.reshape(len(rows), -1) @ values['softmax_linear/weights']
+              + values['softmax_linear/biases'])
+    result = evaluation.evaluate(checkpoint, run, data, eval_data)
+    assert result.num_examples == len(rows)
+    assert result.metrics['Precision @ 1'] == pytest.approx(
+        (logits.argmax(1) == rows[:, 0]).mean(), abs=0.01)
+  assert evaluation.evaluate(checkpoint, run, data,
+                             'train_eval').num_examples == 220
+
+
+def test_what_is_held_out_is_not_trained_on(make_run):
+  seen = set()
+
+  class Labels(tf.train.SessionRunHook):
+
+    def before_run(self, run_context):
+      return tf.train.SessionRunArgs('input/IteratorGetNext:0')
+
+    def after_run(self, run_context, run_values):
+      seen.update(image.tobytes() for image in run_values.results)
+
+  # Pixels from 0 to 1, not distorted: each record can be told.
+  run = train.train(make_run(network='baseline_cnn', holdout=290, max_steps=9,
+                             batch_size=4), hooks=[Labels()])
+  data = datasets.ensure('cifar10', run.data_dir)
+  expected = np.float32(data.read_images(data.train)[:10]) / np.float32(255)
+  assert seen == {image.tobytes() for image in expected}
+
+
+def test_holdout_errors(make_run):
+  for change, message in (({'holdout': 300}, 'leaves nothing of 300 rec'),
+                          ({'holdout': 1, 'input': 'queue'}, 'whole files')):
+    with pytest.raises(UserError, match=message):
+      train.train(make_run(**change))
+  run = train.train(make_run(network='softmax', max_steps=1))
+  data = datasets.ensure('cifar10', run.data_dir)
+  with pytest.raises(UserError, match='without --holdout'):
+    evaluation.records_of(run, data, 'holdout')
+  run = dataclasses.replace(run, holdout=20)
+  with pytest.raises(UserError, match='holds 300 training records, but the run '
+                     'was trained on 300 and left out 20'):
+    evaluation.records_of(run, data, 'holdout')
+
+
+def test_a_mistake_in_a_recipe_can_be_mended(make_run):
+  recipe = networks.find('softmax').RECIPE
+  for wrong in {'optimizer': 'adamw'}, {'schedule': 'x'}, {'crop_size': 99}:
+    with pytest.raises(UserError):
+      train.train(make_run(network='softmax',
+                           recipe=dataclasses.replace(recipe, **wrong)))
+  train.train(make_run(network='softmax', max_steps=1))
+
+
+def test_what_is_decayed():
+  """Kernels and matrices of each recipe, no scale or offset but airnet's."""
+  for name, network in networks.NETWORKS.items():
+    with tf.Graph().as_default():
+      network.inference(tf.zeros([1, *networks.input_shape(
+          network.RECIPE, records.CIFAR10)]), 10)
+      names = {v.op.name for v in tf.trainable_variables()}
+    found = {v for v in names
+             if re.fullmatch(network.RECIPE.decayed_variables, v)}
+    if name in ('convnet', 'local'):
+      assert found == {'local3/weights', 'local4/weights'}
+    elif name == 'resnet32':
+      assert found == {v for v in names if 'batch_norm' not in v}
+      assert len(found) == 1 + 30 + 2 + 2
+    elif name == 'two_layer_fc':
+      assert found == {'hidden/weights', 'softmax_linear/weights'}
+    elif name in ('airnet', 'airnet_wide'):
+      assert found == names
+    else:
+      assert network.RECIPE.weight_decay == 0
+
+
+@pytest.mark.parametrize('batch, epoch, rate', [
+    (1024, 0, 0.5), (1024, 49.9, 0.5), (1024, 50, 0.05), (1024, 75, 0.005),
+    (1024, 90, 0.0005), (256, 0, 0.125)])
+def test_the_learning_rate_of_resnet32(batch, epoch, rate):
+  with tf.Graph().as_default(), tf.Session() as session:
+    found = session.run(optimizers.learning_rate(
+        networks.find('resnet32').RECIPE, tf.constant(int(epoch * 10**6)),
+        batch, 10**6))
+  assert found == pytest.approx(rate)
+
+
+def test_batch_norm_through_training_and_evaluation(make_run):
+  """The moving statistics after a step, and what evaluation makes of them."""
+  class Images(tf.train.SessionRunHook):
+
+    def before_run(self, run_context):
+      return tf.train.SessionRunArgs('input/IteratorGetNext:0')
+
+    def after_run(self, run_context, run_values):
+      self.images = run_values.results
+
+  hook = Images()
+  run = train.train(make_run(network='improved_cnn', max_steps=1), hooks=[hook])
+  checkpoint = f'{run.train_dir}/model.ckpt-1'
+  values = read_checkpoint(checkpoint)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(run.seed)
+    with tf.variable_scope('conv1a'):
+      x = tf.nn.relu(layers.conv2d(tf.constant(hook.images), 3, 32,
+                                   layers.glorot_uniform(), bias=0.0))
+    session.run(tf.global_variables_initializer())
+    activations = np.float64(session.run(x))
+  n = 12 * 32 * 32  # TensorFlow averages the unbiased estimate.
+  numerics.assert_close(values['conv1a/batch_norm/moving_mean'],
+                        0.01 * activations.mean((0, 1, 2)), n)
+  variances = activations.var((0, 1, 2)) * n / (n - 1)
+  numerics.assert_close(values['conv1a/batch_norm/moving_variance'],
+                        0.99 + 0.01 * variances, n)
+
+  data = datasets.ensure('cifar10', run.data_dir)
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.constant(np.float32(data.read_images(data.test)) / 255)
+    logits = networks.find('improved_cnn').inference(images, 10)
+    for v in tf.global_variables():
+      v.load(values[v.op.name], session)
+    logits = session.run(logits)
+  labels = records.read(data.test[0])[:, 0]
+  assert evaluation.evaluate(checkpoint, run, data).metrics[
+      'Precision @ 1'] == pytest.approx((logits.argmax(1) == labels).mean())
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize('name, momentum, epsilon', [
+    ('improved_cnn', 0.99, 1e-3), ('resnet32', 0.997, 1e-5),
+    ('airnet', 0.6, 1e-12), ('airnet_wide', 0.6, 1e-12)])
+def test_momentum_and_epsilon_of_batch_norm(name, momentum, epsilon):
+  network = networks.find(name)
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    images = RNG.normal(size=(2, *networks.input_shape(network.RECIPE,
+                                                       records.CIFAR10)))
+    network.inference(tf.constant(images, tf.float32), 10,
+                      layers.Tower(tf.constant(0, tf.int64), 0, 1))
+    operations = [op for op in graph.get_operations()
+                  if op.type == 'FusedBatchNormV3']
+    averages = [v for v in tf.global_variables()
+                if v.op.name.endswith('moving_mean')]
+    session.run(tf.global_variables_initializer())
+    means = session.run([op.outputs[1] for op in operations])
+    session.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+    found = session.run(averages)
+  assert {op.get_attr('epsilon') for op in operations} == {np.float32(epsilon)}
+  assert len(operations) == len(averages)
+  for average, mean in zip(found, means):
+    # It starts at 0. The batch has 2 * 32 * 32 places at most.
+    numerics.assert_close(average, (1 - momentum) * mean, 2 * 32 * 32)
+
+
+def test_towers_that_normalize_batches_stay_as_many(make_run):
+  train.train(make_run(network='improved_cnn', batch_size=4, max_steps=1))
+  with pytest.raises(UserError, match='holds a run of 1 towers, not 2: improved'
+                     '_cnn normalizes'):
+    multi_gpu_train.train(make_run(network='improved_cnn', batch_size=2,
+                                   max_steps=2), ['/cpu:0'] * 2)
+
+
+def test_an_augmentation_of_ones_own(make_run, tmp_path):
+  def black(images, size, seed):
+    return 0 * augmentation.central_crop(images, size, seed)
+
+  run = make_run(network='baseline_cnn', max_steps=2)
+  trained = train.train(run, augment=black)
+  assert trained.recipe.augmentation == 'custom:black'
+  with pytest.raises(UserError, match='augmentation custom:black, not none'):
+    train.train(run)
+  evaluation.evaluate_newest(trained)
+  values = read_checkpoint(f'{run.train_dir}/model.ckpt-2')
+  # No light, no gradient: the first kernel is as it was made.
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    networks.NETWORKS['baseline_cnn'].inference(tf.zeros([1, 32, 32, 3]), 10)
+    session.run(tf.global_variables_initializer())
+    np.testing.assert_array_equal(
+        values['conv1/weights'], session.run(tf.trainable_variables()[0]))
+
+
+@pytest.mark.parametrize('wrap, name', [
+    (functools.partial, 'custom:central_crop'),
+    (lambda function: functools.partial(functools.partial(function)),
+     'custom:central_crop'),
+    (lambda function: Augmentation(), 'custom:Augmentation')])
+def test_an_augmentation_needs_no_name(make_run, wrap, name):
+  run, _ = loop.prepare(make_run(), wrap(augmentation.central_crop))
+  assert run.recipe.augmentation == name
+  with pytest.raises(UserError, match=f'augmentation={name}: is a function'):
+    train.train(run)
+
+
+class Augmentation:
+
+  def __call__(self, images, size, seed):
+    return augmentation.central_crop(images, size)
+
+
+@pytest.mark.parametrize('side, name, changes, message', [
+    (1, 'airnet', {}, 'normalization whiten: expected images of 2x2 or more'),
+    (5, 'airnet', {}, 'airnet cannot take images of 5x5: Negative'),
+    (4, 'softmax', {'augmentation': 'reflect_crop_cutout'},
+     'images of 4x4 are too small to add 4 mirrored pixels on each side'),
+    (2, 'convnet', {'augmentation': 'reflect_crop'},
+     'images of 2x2 are too small to add 2 mirrored pixels on each side')])
+def test_images_too_small(side, name, changes, message):
+  record_format = records.Format(side, side)
+  recipe = dataclasses.replace(networks.find(name).RECIPE, **changes)
+  with pytest.raises(UserError, match=message):
+    networks.check(name, recipe, record_format)
+
+
+@pytest.mark.parametrize('name, side', [
+    ('softmax', 1), ('convnet', 2), ('airnet', 8), ('airnet', 9),
+    ('baseline_cnn', 9)])
+def test_what_is_not_too_small_trains(name, side, tmp_path):
+  """Or is refused before anything is written."""
+  directory = tmp_path / 'own'
+  directory.mkdir()
+  record_format = records.Format(side, side)
+  directories.write_format(directory, record_format)
+  rng = np.random.default_rng(0)
+  for file in directories.training_file(1), directories.TEST:
+    records.write(directory / file, rng.integers(0, 256, (8, side, side, 3)),
+                  np.arange(8), record_format)
+  run = description.Run(network=name, batch_size=4, max_steps=1,
+                    data_dir=tmp_path, train_dir=tmp_path / 'train')
+  try:
+    networks.check(name, networks.find(name).RECIPE, record_format)
+  except UserError as e:
+    with pytest.raises(UserError, match=re.escape(str(e))):
+      train.train(run)
+    assert not (tmp_path / 'train').exists()
+  else:
+    evaluation.evaluate_newest(train.train(run), tta=True)
+
+
+def test_an_unknown_name():
+  with pytest.raises(UserError, match="no network 'resnet23'. .* resnet32"):
+    networks.find('resnet23')
+
+
+def test_list(run_program):
+  code, out, _ = run_program('train', '--list_networks')
+  assert code == 0
+  assert ('convnet: 1,068,298 parameters, 18.47M multiply-adds an image '
+          '(convolutions, matrix products)\n'
+          '  epochs=256,batch_size=128,learning_rate=0.1,') in out
+  assert all(f'\n{name}: ' in '\n' + out for name in networks.NETWORKS)
+
+
+def test_recipe_flag(run_program, data_dir, tmp_path):
+  arguments = ['train', '--network=softmax', f'--data_dir={data_dir}',
+               f'--train_dir={tmp_path}/run']
+  code, out, err = run_program(*arguments,
+                               '--recipe=learning_rate=0.25,epochs=0.5')
+  assert code == 0, err
+  assert 'Recipe: epochs=0.5,batch_size=100,learning_rate=0.25,' in out
+  assert 'Step 2 of 2 is done' in out
+  code, _, err = run_program(*arguments)
+  assert code == 1
+  assert 'learning_rate 0.25, not 0.005' in err
+  code, _, err = run_program(*arguments, '--recipe=learningrate=1')
+  assert code == 1
+  assert "no recipe field 'learningrate'. Did you mean learning_" in err

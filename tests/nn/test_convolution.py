@@ -1,0 +1,117 @@
+"""Convolution: its gradients, and when they are made in a way of their own."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10 import multi_gpu_train
+from cifar10.nn import convolution
+from cifar10.runs import loop
+
+pytestmark = pytest.mark.numerical
+
+
+@pytest.fixture
+def dilated_kernels(monkeypatch):
+  """Says that this processor takes them, to tests that do not run any."""
+  monkeypatch.setattr(convolution, '_takes_dilated_kernels', lambda: True)
+
+
+def numpy_kernel_gradient(inputs, upstream, size):
+  n, height, width, _ = inputs.shape
+  margin = size // 2
+  padded = np.pad(inputs, [(0, 0), (margin,) * 2, (margin,) * 2, (0, 0)])
+  return np.array([[np.einsum(
+      'nyxi,nyxo->io', padded[:, y:y + height, x:x + width], upstream)
+      for x in range(size)] for y in range(size)])
+
+
+def gradients(images_shape, size, channels, dtype='bfloat16', strides=1,
+              padding='SAME'):
+  """Returns the gradients' values and types of operations, and what they are
+  of."""
+  rng = np.random.default_rng(0)
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    # Small integers, whose sums bfloat16 represents: there is no rounding.
+    inputs, kernel = (
+        tf.constant(rng.integers(-1, 2, shape), dtype)
+        for shape in (images_shape, [size, size, images_shape[-1], channels]))
+    outputs = convolution.conv2d(inputs, kernel, strides, padding)
+    upstream = tf.constant(rng.integers(-1, 2, outputs.shape.as_list()), dtype)
+    fetches = tf.gradients(outputs, [inputs, kernel], upstream)
+    again = tf.gradients(tf.nn.conv2d(inputs, kernel, strides, padding),
+                         [inputs, kernel], upstream)
+    values = session.run([tf.cast(x, tf.float32) for x in (
+        *fetches, *again, inputs, upstream)])
+    types = {op.type for op in graph.get_operations()}
+  return values, types
+
+
+def check_equals_numpys(values, size):
+  ours, kernels, theirs, _, inputs, upstream = values
+  np.testing.assert_array_equal(ours, theirs)
+  np.testing.assert_array_equal(
+      kernels, numpy_kernel_gradient(inputs, upstream, size))
+
+
+SMALL_IMAGES = pytest.mark.parametrize('shape, size, channels', [
+    ([8, 7, 7, 5], 3, 6), ([6, 4, 5, 3], 5, 2), ([30, 3, 3, 4], 3, 4),
+    ([3, 8, 8, 2], 1, 3)])
+
+
+@SMALL_IMAGES
+def test_gradients_of_images_put_together(shape, size, channels):
+  if not convolution._takes_dilated_kernels():
+    pytest.skip('the kernels found here for bfloat16 take no dilation')
+  values, types = gradients(shape, size, channels)
+  assert 'Transpose' in types
+  check_equals_numpys(values, size)
+
+
+@SMALL_IMAGES
+def test_without_dilated_kernels_gradients_are_tensorflows(
+    monkeypatch, shape, size, channels):
+  monkeypatch.setattr(convolution, '_takes_dilated_kernels', lambda: False)
+  values, types = gradients(shape, size, channels)
+  assert 'Transpose' not in types
+  check_equals_numpys(values, size)
+
+
+@pytest.mark.usefixtures('dilated_kernels')
+@pytest.mark.parametrize('shape, arguments', [
+    ([8, 7, 7, 5], {'dtype': 'float32'}), ([7, 7, 7, 5], {}),
+    ([2, 3, 3, 5], {}), ([8, 15, 15, 2], {}), ([8, 7, 7, 5], {'strides': 2}),
+    ([8, 7, 7, 5], {'padding': 'VALID'})])
+def test_other_gradients_are_tensorflows(shape, arguments):
+  values, types = gradients(shape, 3, 4, **arguments)
+  ours, kernels, theirs, their_kernels, _, _ = values
+  assert 'Transpose' not in types
+  np.testing.assert_array_equal(ours, theirs)
+  np.testing.assert_array_equal(kernels, their_kernels)
+
+
+@pytest.mark.usefixtures('dilated_kernels')
+def test_on_gpus_gradients_are_tensorflows(monkeypatch):
+  with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
+    inputs = tf.zeros([8, 7, 7, 5], tf.bfloat16)
+    kernel = tf.zeros([3, 3, 5, 6], tf.bfloat16)
+    tf.gradients(convolution.conv2d(inputs, kernel, 1, 'SAME'), kernel)
+  assert 'Transpose' not in {op.type for op in graph.get_operations()}
+  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [kind])
+  _, types = gradients([8, 7, 7, 5], 3, 6)
+  assert 'Transpose' not in types
+
+
+@pytest.mark.usefixtures('dilated_kernels')
+def test_which_of_airnets_gradients_are_of_images_put_together(make_run):
+  run, data = loop.prepare(make_run(network='airnet', dtype='bfloat16',
+                                        batch_size=16))
+  with tf.Graph().as_default() as graph:
+    multi_gpu_train.build(run, data, ['/cpu:0'])
+  dilations = {op.name.split('/tower_0/')[1]: op.get_attr('dilations')[2]
+               for op in graph.get_operations()
+               if op.type == 'Conv2DBackpropFilter'}
+  assert {name.partition('/Conv2D_grad')[0]: dilation
+          for name, dilation in dilations.items()} == {
+              'block1/conv1': 1, 'block1/conv2': 1, 'block2/conv1': 1,
+              'block2/conv2': 4, 'block3/conv1': 4, 'block3/conv2': 8}

@@ -1,0 +1,212 @@
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10.nn import layers
+from cifar10.nn import lrn
+from cifar10.nn import summaries
+from tests import numerics
+
+pytestmark = pytest.mark.numerical
+RNG = np.random.default_rng(0)
+
+
+def run(fetches, session):
+  session.run(tf.global_variables_initializer())
+  return session.run(fetches)
+
+
+def tower(step=0, index=0, count=1):
+  return layers.Tower(tf.constant(step, tf.int64), index, count)
+
+
+def test_locally_connected_equals_numpy():
+  x = RNG.normal(size=(2, 5, 4, 3))
+  with tf.Graph().as_default(), tf.Session() as session:
+    outputs = layers.locally_connected(
+        tf.constant(x, tf.float32), 3, 6, layers.truncated_normal(0.1), 0.5)
+    found, (weights, biases) = run([outputs, tf.trainable_variables()], session)
+  assert weights.shape == (20, 27, 6) and biases.shape == (5, 4, 6)
+  padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  for i in range(5):
+    for j in range(4):
+      patch = padded[:, i:i + 3, j:j + 3].reshape(2, 27)
+      numerics.assert_close(found[:, i, j], patch @ weights[4 * i + j] + 0.5,
+                            27 + 1)
+
+
+def numpy_lrn(x, radius, bias, alpha):
+  padded = np.pad(x**2, [(0, 0)] * 3 + [(radius, radius)])
+  sums = sum(padded[..., i:i + x.shape[-1]] for i in range(2 * radius + 1))
+  return x / (bias + alpha * sums)**0.75
+
+
+def lrn_and_gradient(x, upstream, normalize, dtype=tf.float32):
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.constant(x, dtype)
+    outputs = normalize(inputs)
+    gradient, = tf.gradients(outputs, inputs, tf.constant(upstream, dtype))
+    assert outputs.dtype == gradient.dtype == dtype
+    return session.run([tf.cast(outputs, tf.float64),
+                        tf.cast(gradient, tf.float64)])
+
+
+@pytest.mark.parametrize('radius, channels', [(4, 64), (4, 5), (1, 3), (2, 9)])
+def test_local_response_normalization_equals_tensorflows(radius, channels):
+  x = RNG.normal(scale=3, size=(2, 3, 4, channels))
+  upstream = RNG.normal(size=x.shape)
+  found = lrn_and_gradient(
+      x, upstream,
+      lambda v: lrn.local_response_normalization(v, radius, 1.5, 0.2))
+  expected = lrn_and_gradient(
+      x, upstream, lambda v: tf.nn.lrn(v, radius, 1.5, 0.2, 0.75))
+  for a, b in zip(found, expected):
+    # Of the squares, twice in a gradient; and as many for a power.
+    numerics.assert_close(a, b, 3 * (2 * radius + 1))
+
+
+def test_the_gradient_of_local_response_normalization_is_its_slope():
+  x = RNG.normal(size=(1, 2, 2, 12))
+  upstream = RNG.normal(size=x.shape)
+  outputs, gradient = lrn_and_gradient(
+      x, upstream,
+      lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.3),
+      tf.float64)
+  numerics.assert_close(outputs, numpy_lrn(x, 4, 1.0, 0.3), 2 * 9,
+                        dtype='float64')
+  for index in np.ndindex(x.shape):
+    step = np.zeros_like(x)
+    step[index] = 1e-5
+    slope = (upstream * (numpy_lrn(x + step, 4, 1.0, 0.3)
+                         - numpy_lrn(x - step, 4, 1.0, 0.3))).sum() / 2e-5
+    assert gradient[index] == pytest.approx(slope, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize('dtype, rounding', [(tf.bfloat16, 2**-8),
+                                             (tf.float16, 2**-11)])
+def test_local_response_normalization_of_16_bits_rounds_once(dtype, rounding):
+  x = np.float64(RNG.integers(-100, 100, (2, 3, 3, 64))) / 8
+  outputs, _ = lrn_and_gradient(
+      x, x, lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.01),
+      dtype)
+  np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.01),
+                             rtol=1.01 * rounding, atol=1e-6)
+
+
+def test_histograms_of_many_values_are_thinned_out_evenly():
+  with tf.Graph().as_default(), tf.Session() as session:
+    # 2**17 values are 1,024 rows: every second of 1,500, third of 2,100.
+    for rows in 1000, 1500, 2100:
+      values = tf.range(float(rows))[:, tf.newaxis] * tf.ones([1, 128])
+      summaries.histogram(f'h{rows}', values)
+    summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
+  for value, (rows, left) in zip(summary.value, ((1000, 1000), (1500, 750),
+                                                 (2100, 700))):
+    assert value.histo.num == left * 128
+    assert value.histo.max == rows - rows // left
+
+
+@pytest.mark.parametrize('shape', [(6, 3, 2, 4), (8, 4)])
+def test_batch_norm_equals_numpy(shape):
+  x = RNG.normal(3, 2, size=shape)
+  axes = tuple(range(len(shape) - 1))
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.constant(x, tf.float32)
+    with tf.variable_scope('a'):
+      training = layers.batch_norm(inputs, tower(), momentum=0.9, epsilon=0.01)
+    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+    with tf.variable_scope('a', reuse=True):
+      evaluation = layers.batch_norm(inputs, None, epsilon=0.01)
+      layers.batch_norm(inputs, tower(index=1, count=2))
+    # The second tower updates nothing.
+    assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == updates
+    assert len(updates) == 2
+    assert [v.op.name for v in tf.trainable_variables()] == [
+        'a/batch_norm/scale', 'a/batch_norm/offset']
+    before, trained = run([evaluation, training], session)
+    session.run(updates)
+    after = session.run(evaluation)
+  mean, variance = x.mean(axes), x.var(axes)
+  n = x.size // shape[-1]
+  numerics.assert_close(before, x / np.sqrt(1.01), 3)
+  numerics.assert_close(trained, (x - mean) / np.sqrt(variance + 0.01), n)
+  # TensorFlow averages the unbiased estimate.
+  moving = 0.9 + 0.1 * variance * n / (n - 1)
+  numerics.assert_close(after, (x - 0.1 * mean) / np.sqrt(moving + 0.01), n)
+
+
+def test_batch_norm_without_a_scale():
+  x = RNG.normal(3, 2, size=(50, 4))
+  with tf.Graph().as_default(), tf.Session() as session:
+    with tf.variable_scope('a'):
+      outputs = layers.batch_norm(tf.constant(x, tf.float32), tower(),
+                                  epsilon=0, scale=False)
+    assert [v.op.name for v in tf.trainable_variables()] == [
+        'a/batch_norm/offset']
+    found = run(outputs, session)
+  numerics.assert_close(found, (x - x.mean(0)) / x.std(0), len(x))
+
+
+@pytest.mark.parametrize('inputs, outputs', [(3, 5), (5, 3)])
+def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
+  images = np.float32(RNG.normal(size=(2, 6, 6, inputs)))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    found = run(layers.conv2d(tf.constant(images), 3, outputs, layers.dirac()),
+                session)
+    kernel = session.run(tf.trainable_variables()[0])
+  same = min(inputs, outputs)
+  numerics.assert_close(found[..., :same], images[..., :same], 9 * inputs)
+  others = kernel[..., inputs:]
+  limit = (9 * inputs)**-0.5
+  assert np.all(abs(others) <= limit)
+  assert not others.size or others.std() > limit / 3
+
+
+def dropped(step=0, index=0, count=1, n=4000, scope='d', seed=1, rate=0.3):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(seed)
+    with tf.variable_scope(scope):
+      return session.run(layers.dropout(tf.ones([n, 5]), rate,
+                                        tower(step, index, count)))
+
+
+def test_dropout_keeps_the_mean_and_depends_on_seed_scope_and_step_alone():
+  whole = dropped()
+  numerics.assert_close(np.unique(whole), [0, 1 / 0.7], terms=2)
+  assert abs((whole == 0).mean() - 0.3) < 0.02
+  np.testing.assert_array_equal(whole, dropped())
+  for change in {'step': 1}, {'scope': 'e'}, {'seed': 2}:
+    assert 0.35 < (whole != dropped(**change)).mean() < 0.5
+  # Two towers drop what one does.
+  np.testing.assert_array_equal(
+      whole, np.concatenate([dropped(index=i, count=2, n=2000)
+                             for i in range(2)]))
+
+
+def test_a_scope_has_one_dropout():
+  with tf.Graph().as_default():
+    for index in range(2):  # Towers use the same scope.
+      with tf.variable_scope('a'):
+        layers.dropout(tf.ones([2]), 0.5, tower(index=index, count=2))
+    with tf.variable_scope('a'), pytest.raises(ValueError, match="scope 'a'"):
+      layers.dropout(tf.ones([2]), 0.5, tower())
+
+
+def test_dropout_leaves_evaluation_alone():
+  x = tf.constant([1.0])
+  assert layers.dropout(x, 0.9, None) is x
+
+
+@pytest.mark.parametrize('initializer, deviation, limit', [
+    (layers.truncated_normal(0.1), 0.088, 0.2),
+    (layers.glorot_uniform(), (2 / 500)**0.5, (6 / 500)**0.5),
+    (layers.he_normal(), (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796),
+    (layers.fan_in_uniform(), (1 / 600)**0.5, (1 / 200)**0.5)])
+def test_initializers(initializer, deviation, limit):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    v = layers.variable('v', [200, 300], initializer)
+    values = run(v, session)
+  np.testing.assert_allclose(values.std(), deviation, rtol=0.02)
+  assert abs(values).max() <= limit * 1.0001

@@ -1,0 +1,198 @@
+"""Printing that never fails, and signals: of small programs and real ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cifar10.runs import description
+from cifar10 import train
+from cifar10.util import console
+from tests.conftest import read_checkpoint
+from tests.conftest import read_lines_until
+
+
+@pytest.mark.parametrize('seconds, text', [
+    (0.4, '0s'), (42, '42s'), (485, '8m 05s'), (3599.9, '1h 00m'),
+    (11220, '3h 07m')])
+def test_duration(seconds, text):
+  assert console.duration(seconds) == text
+
+
+def script(text, shell='', **options):
+  """Runs Python code that has `console`, in a shell's redirections."""
+  text = f'import sys\nfrom cifar10 import console\n{text}'
+  options = {'capture_output': True, 'text': True, 'timeout': 60, **options}
+  return subprocess.run(
+      ['bash', '-c', f'"$0" -c "$1" {shell}', sys.executable, text], **options)
+
+
+LINES = '''
+import time
+console.prepare_streams()
+for i in range(20):
+  print('line', i, flush=True)
+  time.sleep(0.02)
+print('the end', console.has_reader(), console.is_complete(), file=sys.stderr)
+'''
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_nothing_is_lost_when_the_disk_is_full(unbuffered):
+  result = script(LINES, '> /dev/full',
+                  env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+  assert result.stderr.splitlines() == [
+      'standard output: No space left on device: going on in standard error',
+      *(f'line {i}' for i in range(20)), 'the end True False']
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_without_a_reader_what_follows_goes_to_standard_error(unbuffered):
+  result = script(LINES, '| head -n 1',
+                  env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+  assert result.stdout == 'line 0\n'
+  lines = result.stderr.splitlines()
+  # One more line, at least, is written before the pipe is known to be closed.
+  assert 1 < len(lines) < 20
+  assert lines == [*(f'line {i}' for i in range(21 - len(lines), 20)),
+                   'the end False True']
+
+
+@pytest.mark.parametrize('shell', ['>&-', '2>&-', '>&- 2>&- <&-',
+                                   '> /dev/full 2>&1'])
+def test_programs_end_well_whatever_the_streams(tmp_path, shell):
+  """And no file that they open gets the text of a closed stream."""
+  result = script(LINES + f'''
+open({str(tmp_path / 'file')!r}, 'w').write('mine')
+print('more', flush=True)
+print('more', file=sys.stderr, flush=True)
+''', shell)
+  assert result.returncode == 0
+  assert (tmp_path / 'file').read_text() == 'mine'
+  assert 'Traceback' not in result.stdout + result.stderr
+
+
+def test_characters_that_the_encoding_lacks():
+  result = script('''
+console.prepare_streams()
+print('Füße', flush=True)
+print('\\udcff', file=sys.stderr, flush=True)
+''', env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
+  assert (result.stdout, result.stderr) == ('F\\xfc\\xdfe\n', '\\udcff\n')
+
+
+@pytest.mark.parametrize('number', console._SIGNALS)
+def test_signals_are_received_and_end_the_program_afterwards(number):
+  before = signal.getsignal(number)
+  with pytest.raises(SystemExit) as error:
+    with console.received_signals() as signals:
+      os.kill(os.getpid(), number)
+      assert signals == [number]
+  assert error.value.code == 128 + number
+  assert signal.getsignal(number) == before
+
+
+def test_ignored_signals_stay_ignored():
+  """As of a program that nohup starts."""
+  result = script('''
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+console.raise_signals()
+with console.received_signals() as signals:
+  os.kill(os.getpid(), signal.SIGHUP)
+  assert not signals
+print('goes on')
+''')
+  assert (result.returncode, result.stdout) == (0, 'goes on\n'), result.stderr
+
+
+@pytest.mark.parametrize('number, code', [
+    (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_clean_up_outside_of_trainings(number, code):
+  result = script(f'''
+import os, signal
+console.raise_signals()
+try:
+  os.kill(os.getpid(), {int(number)})
+finally:
+  print('cleaned up')
+''')
+  assert (result.returncode, result.stdout) == (code, 'cleaned up\n')
+
+
+def test_ctrl_c_when_the_reader_has_ended_already(start, data_dir, tmp_path):
+  """As in `train | tee log`, where Ctrl-C ends both."""
+  process = start('train', '--network=softmax', '--batch_size=4',
+                  '--log_frequency=1', f'--data_dir={data_dir}',
+                  f'--train_dir={tmp_path}/train', '--max_steps=1000000')
+  read_lines_until(process, ' step 3, ')
+  process.stdout.close()
+  time.sleep(0.2)
+  process.send_signal(signal.SIGINT)
+  assert process.wait(timeout=60) == 130
+  err = process.stderr.read()
+  step, = (line.split(' at step ')[1].split(' ')[0] for line in err.splitlines()
+           if line.startswith('SIGINT: stopped and saved at step '))
+  assert read_checkpoint(f'{tmp_path}/train/model.ckpt-{step}')[
+      'global_step'] == int(step) > 4
+  assert 'Traceback' not in err and 'Broken pipe' not in err
+
+
+def test_closed_streams_lose_no_evaluation(data_dir, tmp_path):
+  def close():
+    for number in range(3):
+      os.close(number)
+
+  environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '0'}
+  for name, arguments in (
+      ('train', ['--network=softmax', '--batch_size=4', '--max_steps=2',
+                 f'--data_dir={data_dir}', f'--train_dir={tmp_path}/train']),
+      ('eval', ['--run_once', f'--checkpoint_dir={tmp_path}/train',
+                f'--eval_dir={tmp_path}/eval'])):
+    code = subprocess.run([sys.executable, '-m', f'cifar10.{name}', *arguments],
+                          preexec_fn=close, env=environment,
+                          timeout=120).returncode
+    assert code == 0
+  assert description.load(tmp_path / 'train').max_steps == 2
+  assert (tmp_path / 'eval' / 'report.json').exists()
+  lock = (tmp_path / 'train' / '.lock').read_text()
+  assert lock.startswith('process ') and '\n' not in lock
+
+
+def test_ctrl_c_while_tensorflow_is_imported():
+  process = subprocess.Popen(
+      [sys.executable, '-X', 'importtime', '-m', 'cifar10.train'],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  read_lines_until(process, 'tensorflow.python.eager.context', 'stderr')
+  process.send_signal(signal.SIGINT)
+  out, err = process.communicate(timeout=60)
+  assert process.returncode == -signal.SIGINT
+  assert out == '' and 'Traceback' not in err and 'Interrupt' not in err
+
+
+@pytest.mark.parametrize('number, code', [
+    (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_during_an_export_leaves_nothing(data_dir, tmp_path, number,
+                                                  code):
+  run = train.train(description.Run(
+      network='softmax', batch_size=4, max_steps=1, data_dir=data_dir,
+      train_dir=str(tmp_path / 'train')))
+  result = script(f'''
+import os, runpy
+import tensorflow.compat.v1 as tf
+
+def be_stopped(directory):
+  open(directory + '/half', 'w').close()
+  os.kill(os.getpid(), {int(number)})
+
+tf.saved_model.Builder = be_stopped
+sys.argv = ['export', '--checkpoint_dir={run.train_dir}',
+            '--export_dir={tmp_path}/export']
+runpy.run_module('cifar10.export', run_name='__main__', alter_sys=True)
+''', timeout=120)
+  assert result.returncode == code, result.stderr
+  assert 'Traceback' not in result.stderr
+  assert os.listdir(tmp_path / 'export') == []

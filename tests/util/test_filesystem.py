@@ -1,0 +1,171 @@
+"""Locks, full disks, directories that cannot be written to."""
+
+import ctypes
+import glob
+import os
+import resource
+import shutil
+import subprocess
+
+import pytest
+
+from cifar10 import train
+from cifar10.util.errors import UserError
+from cifar10.util import filesystem
+from tests.conftest import assert_same_checkpoints
+from tests.conftest import read_lines_until
+
+SMALL = {'network': 'two_layer_fc', 'batch_size': 4, 'checkpoint_steps': 2,
+         'summary_steps': 1}
+
+
+def flags_of(**flags):
+  return [f'--{name}={value}' for name, value in {**SMALL, **flags}.items()]
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """A disk of its own, of 8 MB."""
+  path = tmp_path / 'disk'
+  path.mkdir()
+  mounted = subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', str(path)],
+      capture_output=True, check=False)
+  if mounted.returncode:
+    pytest.skip('only root can mount a disk')
+  yield path
+  subprocess.run(['umount', '--lazy', str(path)], check=True)
+
+
+def fill(disk, leave):
+  """Takes all room on a disk but `leave` bytes, until the file is deleted."""
+  path = disk / 'other things'
+  path.write_bytes(bytes(shutil.disk_usage(disk).free - leave))
+  return path
+
+
+def drop_privileges():
+  """Makes permissions hold for root, in the program that is started next."""
+  prctl = ctypes.CDLL(None).prctl
+  for capability in 1, 2:  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_the_second_trainer_refuses_and_names_the_first(
+    make_run, start, run_program, data_dir):
+  run = make_run()
+  flags = flags_of(train_dir=run.train_dir, data_dir=data_dir, log_frequency=1,
+                   max_steps=10**6)
+  first = start('train', *flags)
+  read_lines_until(first, ' step 3, ')
+  for program in 'train', 'multi_gpu_train':
+    for more in [], ['--fresh']:
+      code, out, err = run_program(program, *flags, *more)
+      assert (code, out) == (1, '')
+      assert err.startswith(f'error: {run.train_dir}: process {first.pid} on ')
+      assert err.endswith(' is at work there\n')
+  first.kill()
+  first.wait(timeout=60)
+  code, out, err = run_program('train', *flags[:-1], '--max_steps=1')
+  assert code == 0, err
+
+
+def test_a_lock_is_free_again_after_an_exception(tmp_path):
+  with pytest.raises(ZeroDivisionError):
+    with filesystem.locked(tmp_path / 'new'):
+      with pytest.raises(UserError, match=f'process {os.getpid()} on '):
+        with filesystem.locked(tmp_path / 'new'):
+          pass
+      1 / 0
+  with filesystem.locked(tmp_path / 'new'):
+    pass
+
+
+@pytest.mark.parametrize('leave, resumed', [
+    (0, 2), (100_000, 2), (1_000_000, 2), (2_000_000, 4)])
+def test_a_disk_that_fills_up(make_run, run_program, disk, data_dir, leave,
+                              resumed):
+  train_dir = str(disk / 'train')
+  whole = train.train(make_run(max_steps=6, **SMALL))
+  train.train(make_run(train_dir=train_dir, max_steps=2, **SMALL))
+  other = fill(disk, leave)
+  flags = flags_of(train_dir=train_dir, data_dir=data_dir, max_steps=6)
+  code, _, err = run_program('train', *flags)
+  assert code == 1
+  assert err.startswith(f'error: {disk}') and err.count('\n') == 1
+  assert err.endswith('No space left on device\n')
+  other.unlink()
+  code, out, err = run_program('train', *flags)
+  assert code == 0, err
+  assert f'Resuming at step {resumed} of 6' in out
+  assert_same_checkpoints(f'{train_dir}/model.ckpt-6',
+                          f'{whole.train_dir}/model.ckpt-6')
+
+
+@pytest.mark.parametrize('limit, grown', [
+    (5_000, 'graph.pbtxt'), (300_000, 'model.ckpt-2.data'),
+    (2_000_000, 'events')])
+def test_files_that_must_not_grow(start, data_dir, tmp_path, limit, grown):
+  """TensorFlow takes this error for the end of the input."""
+  process = start('train', *flags_of(
+      train_dir=f'{tmp_path}/train', data_dir=data_dir, max_steps=2000),
+                  preexec_fn=lambda: resource.setrlimit(
+                      resource.RLIMIT_FSIZE, (limit, limit)))
+  _, err = process.communicate(timeout=120)
+  assert process.returncode == 1 and 'Traceback' not in err
+  assert err.splitlines()[-1].startswith(f'error: {tmp_path}/train/{grown}')
+  assert err.endswith('File too large\n')
+
+
+def test_a_full_disk_for_the_data_and_for_evaluation(
+    run_program, make_run, disk, data_dir):
+  full = fill(disk, 1_000_000)
+  code, out, err = run_program('dataset', '--dataset=synthetic',
+                               f'--data_dir={disk}/data')
+  assert (code, out) == (1, '')
+  assert err.startswith(f'error: {disk}/data')
+  assert err.endswith('No space left on device\n') and err.count('\n') == 1
+  assert not (disk / 'data' / 'synthetic').exists()
+
+  run = train.train(make_run(max_steps=1, **SMALL))
+  full.unlink()
+  fill(disk, 0)
+  code, out, err = run_program('eval', f'--checkpoint_dir={run.train_dir}',
+                               f'--eval_dir={disk}')
+  assert code == 1
+  assert err.startswith(f'error: {disk}/events') and err.count('\n') == 1
+  assert err.endswith('No space left on device\n')
+
+
+@pytest.mark.parametrize('why', ['Read-only file system', 'Permission denied'])
+def test_directories_that_cannot_be_written_to(start, run_program, make_run,
+                                               disk, data_dir, why):
+  run = make_run(train_dir=str(disk / 'train'), max_steps=2, **SMALL)
+  train.train(run)
+  before = {path: os.stat(path).st_mtime_ns
+            for path in glob.glob(f'{run.train_dir}/*')}
+
+  def run_without_privileges(*arguments):
+    process = start(*arguments, preexec_fn=drop_privileges)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+  if why == 'Permission denied':
+    for path in disk, disk / 'train', disk / 'train' / '.lock':
+      path.chmod(0o555)
+    run_program = run_without_privileges
+  else:
+    subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+  for program, *flags in (
+      ('train', *flags_of(train_dir=run.train_dir, data_dir=data_dir,
+                          max_steps=4)),
+      ('train', *flags_of(train_dir=f'{disk}/new', data_dir=data_dir,
+                          max_steps=4)),
+      ('eval', f'--checkpoint_dir={run.train_dir}', f'--eval_dir={disk}/eval'),
+      ('dataset', '--dataset=synthetic', f'--data_dir={disk}/data')):
+    code, _, err = run_program(program, *flags)
+    assert code == 1 and 'Traceback' not in err
+    assert err.splitlines()[-1].startswith(f'error: {disk}/')
+    assert err.endswith(f': {why}\n')
+  assert before == {path: os.stat(path).st_mtime_ns
+                    for path in glob.glob(f'{run.train_dir}/*')}
