@@ -1,11 +1,10 @@
-r"""Measures how fast this machine trains a network, and what holds it back.
+r"""Measures how fast this machine trains a network, and what limits the speed.
 
     python -m cifar10.benchmark --dtype=bfloat16
 
-Input alone, one tower on a constant batch, the whole training program as users
-have it, evaluation, and the arithmetic the machine is capable of: medians over
-windows of time, with what lay in the half of them around the median as the
-spread. Run it on a machine that does nothing else.
+Measures the input alone, one tower on a constant batch, the complete training
+program, evaluation, and the machine's fastest arithmetic. Prints medians and
+quartiles over windows of time. Run it on an idle machine.
 """
 
 import contextlib
@@ -18,22 +17,26 @@ import shutil
 import sys
 import tempfile
 import time
+from typing import Optional
 
 from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
-from cifar10.data import datasets
+from cifar10 import eval as eval_program
+from cifar10 import inputs
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
-from cifar10.nn import layers
-from cifar10.runs import checkpoints
-from cifar10.runs import evaluation
-from cifar10.runs import loop
 from cifar10 import train
-from cifar10.util.errors import UserError
+from cifar10.networks import sizes
+from cifar10.runs import checkpoints
+from cifar10.runs import description
+from cifar10.runs import preparation
+from cifar10.runs import sessions
 from cifar10.util import timing
+from cifar10.util.errors import UserError
+from cifar10.util.fields import field
 
 FLAGS = flags.FLAGS
 _MATRIX_SIZE = 4096
@@ -43,18 +46,32 @@ def _tell(what):
   print(f'measuring: {what}', file=sys.stderr, flush=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of a benchmark, which are flags of benchmark."""
+  windows: int = field(5, minimum=1, help='Windows of time to measure for each '
+                       'figure: 2 seconds each, or 100 steps of training.')
+  json: bool = field(False, help='Print JSON.')
+  trace: Optional[str] = field(
+      None, help='File for a trace of one training step, which '
+      'chrome://tracing shows.')
+
+
 @contextlib.contextmanager
 def _session():
   """Yields a session with initialized variables of the current graph."""
-  with tf.Session(config=loop.session_config()) as session:
+  with tf.Session(config=sessions.config()) as session:
     session.run(tf.global_variables_initializer())
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
     yield session
 
 
 def measure_matrix_product(dtype, device, num_windows):
-  """Measures the limit of arithmetic, by one large matrix product; returns a
-  `timing.Rate` of floating-point operations."""
+  """Measures the limit of arithmetic with a large matrix product.
+
+  Returns:
+    `timing.Rate` of floating-point operations.
+  """
   with tf.Graph().as_default(), tf.device(device):
     matrix = tf.cast(tf.random.normal([_MATRIX_SIZE, _MATRIX_SIZE]), dtype)
     a, b = (tf.get_variable(name, initializer=matrix) for name in 'ab')
@@ -65,28 +82,29 @@ def measure_matrix_product(dtype, device, num_windows):
 
 
 def measure_input(run, data, num_windows):
-  """Measures the images that the input makes; returns a `timing.Rate`."""
+  """Returns the `timing.Rate` of images of the input alone."""
   with tf.Graph().as_default():
-    distort = loop.distortion(run, data)
-    batch = [tensor.op for tensor in loop.batch(run, data, distort)]
+    batch = [tensor.op for tensor in inputs.distorted_inputs(run, data)]
     with _session() as session:
       return timing.repeat(lambda: session.run(batch), run.global_batch,
                            num_windows)
 
 
 def measure_constant_batch(run, data, device, num_windows):
-  """Measures the images trained on when the input costs nothing, without
-  summaries, checkpoints and reports, on one tower; returns a `timing.Rate`."""
+  """Returns the `timing.Rate` of images of training steps on one tower.
+
+  The batch is constant, and there are no summaries, checkpoints and reports.
+  """
   with tf.Graph().as_default():
-    batch = loop.batch(run, data, loop.distortion(run, data))
+    batch = inputs.distorted_inputs(run, data)
     with _session() as session:
       images, labels = session.run(batch)
   with tf.Graph().as_default(), tf.device(device):
     tf.set_random_seed(run.seed)
-    step = tf.identity(tf.train.get_or_create_global_step())
+    tf.train.get_or_create_global_step()
     losses, gradients = multi_gpu_train.tower_loss(
         networks.find(run.network), run.recipe, tf.constant(images),
-        tf.constant(labels), data.format.num_classes, layers.Tower(step, 0, 1))
+        tf.constant(labels), data.format.num_classes)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)
     with _session() as session:
@@ -95,7 +113,7 @@ def measure_constant_batch(run, data, device, num_windows):
 
 
 class _Windows(tf.train.SessionRunHook):
-  """Notes the time of every `length` steps, the first ones left out."""
+  """Measures windows of `summary_steps` steps, except for the first window."""
 
   def __init__(self, run):
     self._length, self._images = run.summary_steps, run.global_batch
@@ -116,16 +134,16 @@ class _Windows(tf.train.SessionRunHook):
 
 
 def measure_program(run, devices, num_windows, trace=None):
-  """Runs the training program, summaries, checkpoints and reports included.
+  """Measures the training program with summaries, checkpoints and reports.
 
   Args:
     run: the `Run`.
-    devices: one for each tower.
-    num_windows: how many windows to measure, each from summary to summary.
-    trace: a file to write a Chrome trace of one further step to, if any.
+    devices: list with a device for each tower.
+    num_windows: number of windows to measure, each from summary to summary.
+    trace: path for a Chrome trace of an additional step; None: no trace.
 
   Returns:
-    `timing.Rate` of images, and the seconds until step 0 was done.
+    `timing.Rate` of images, and the number of seconds until step 0 was done.
   """
   windows = _Windows(run)
   run = dataclasses.replace(
@@ -140,9 +158,9 @@ def measure_program(run, devices, num_windows, trace=None):
   started = time.time()
   run = go(run, windows)
   if trace:
-    # Its file writer wants to be made beside a graph.
+    # The hook's file writer cannot be created in eager mode.
     with tempfile.TemporaryDirectory() as directory, tf.Graph().as_default():
-      # It traces the second step it sees.
+      # The hook traces its second step.
       profiler = tf.train.ProfilerHook(save_steps=1, output_dir=directory)
       go(dataclasses.replace(run, max_steps=run.max_steps + 2), profiler)
       path, = glob.glob(f'{directory}/timeline-*.json')
@@ -151,32 +169,36 @@ def measure_program(run, devices, num_windows, trace=None):
 
 
 def measure_evaluation(run, data, num_windows):
-  """Measures the test images evaluated, graph and checkpoint included; returns
-  a `timing.Rate`."""
+  """Returns the `timing.Rate` of images of evaluation.
+
+  This includes building the graph and restoring the checkpoint.
+  """
   checkpoint = checkpoints.newest(run.train_dir)
+  options = eval_program.Options()
   return timing.rate_of([
-      timing.window(
-          lambda: evaluation.evaluate(checkpoint, run, data).num_examples)
+      timing.window(lambda: eval_program.evaluate_once(
+          checkpoint, run, data, options).num_examples)
       for _ in range(num_windows)])
 
 
-def benchmark(run, devices, num_windows=5, trace=None):
-  """Measures all there is to measure.
+def benchmark(options, devices, num_windows=5, trace=None):
+  """Runs all measurements.
 
   Args:
-    run: the `Run` to measure; its train_dir must not exist.
-    devices: a device for each tower of the training program.
-    num_windows: how many windows of time to measure each time.
-    trace: a file to write a Chrome trace of one step to, if any.
+    options: the `description.Options` of a training, whose train_dir must not
+      exist.
+    devices: list with a device for each tower of the training program.
+    num_windows: number of windows of time for each measurement.
+    trace: path for a Chrome trace of one step; None: no trace.
 
   Returns:
-    Dict of what was measured, as JSON has it.
+    Dict of the results, for JSON.
   """
-  run = dataclasses.replace(run, num_towers=len(devices))
+  options = dataclasses.replace(options, num_towers=len(devices))
   with contextlib.redirect_stdout(None):
-    run, data = loop.prepare(run)
+    run, data = preparation.prepare(options)
 
-  # First, as the memory it takes is told too.
+  # First, so that the peak memory is that of the training program.
   whole, first_step_secs = measure_program(run, devices, num_windows, trace)
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   _tell('input')
@@ -191,7 +213,7 @@ def benchmark(run, devices, num_windows=5, trace=None):
 
   rates = {'input alone': alone, 'one tower, constant batch': constant,
            'training program': whole, 'evaluation': evaluated}
-  operations = 2 * networks.size(networks.find(run.network), run.record_format,
+  operations = 2 * sizes.size(networks.find(run.network), run.record_format,
                                  run.recipe).training
   return {
       'network': run.network, 'dtype': run.dtype,
@@ -206,12 +228,12 @@ def benchmark(run, devices, num_windows=5, trace=None):
       'input_share_of_cpu': alone.cpu_seconds / whole.cpu_seconds,
       'input_bound': alone.median < 1.5 * whole.median,
       'first_step_secs': first_step_secs,
-      # Which macOS counts in bytes.
+      # ru_maxrss is in bytes on macOS, in KiB on Linux.
       'peak_memory_bytes': memory * (1 if sys.platform == 'darwin' else 1024)}
 
 
 def table(result):
-  """Returns what `benchmark()` returned, as text for people."""
+  """Formats the result of `benchmark()` as text."""
   lines = [f"{result['network']}, {result['dtype']}, "
            f"{len(result['towers'])} x {result['batch_size']} images a step, "
            f"on {', '.join(result['towers'])}; TensorFlow "
@@ -246,22 +268,16 @@ def main():
     raise UserError(f'--trace={FLAGS.trace}: there is no such directory')
   with tempfile.TemporaryDirectory() as directory:
     result = benchmark(
-        dataclasses.replace(
-            cli.run_from_flags(networks.find(FLAGS.network)),
-            train_dir=os.path.join(directory, 'train')),
+        dataclasses.replace(cli.options_from_flags(),
+                            train_dir=os.path.join(directory, 'train')),
         multi_gpu_train.find_devices(FLAGS.num_gpus), FLAGS.windows,
         FLAGS.trace)
   print(json.dumps(result) if FLAGS.json else table(result))
 
 
 if __name__ == '__main__':
-  cli.define_data_flags(datasets.DATASETS)
-  cli.define_network_flags(networks.NETWORKS)
-  cli.define_tower_flag()
-  flags.DEFINE_integer('windows', 5, 'Windows of time to measure for each '
-                       'figure: 2 seconds, or for training 100 steps.',
-                       lower_bound=1)
-  flags.DEFINE_bool('json', False, 'Print JSON.')
-  flags.DEFINE_string('trace', None, 'File to write a trace of one training '
-                      'step to, which chrome://tracing shows.')
+  cli.define(description.Options, 'data_dir', 'dataset', 'data_url', 'network',
+             'dtype')
+  cli.define(cli.TrainingFlags, 'recipe', 'batch_size', 'num_gpus')
+  cli.define(Options)
   cli.run(main)

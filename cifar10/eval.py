@@ -3,232 +3,272 @@ r"""Evaluates the newest checkpoint of a run, again and again.
     python -m cifar10.eval --checkpoint_dir=/tmp/cifar10_train
 
 Runs beside a training program, on the same machine (`--device=/cpu:0` leaves
-the GPUs to it) or on another one that sees its directory, and ends after the
-last step's checkpoint. What was trained on what it reads from run.json; a
-directory without it, from the 2016 code, holds the tutorial's network.
+the GPUs to the training) or on another one that sees its directory, and ends
+after the checkpoint of the last step. It reads the network and the data from
+run.json; a directory without it, from the 2016 code, holds the tutorial's
+network.
 """
 
 import dataclasses
-import json
-import os
 import time
+from typing import NamedTuple, Optional
 
 from absl import flags
 import numpy as np
+import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
-from cifar10.data import datasets
+from cifar10 import inputs
 from cifar10 import model
-from cifar10.nn import summaries
+from cifar10.data import datasets
+from cifar10.nn import augmentation
+from cifar10.runs import best
 from cifar10.runs import checkpoints
-from cifar10.runs import description
-from cifar10.runs import evaluation
-from cifar10.runs import projector
+from cifar10.runs import events
 from cifar10.runs import report
+from cifar10.runs import sessions
 from cifar10.runs import trained
 from cifar10.util import console
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
+from cifar10.util.fields import field
 
 FLAGS = flags.FLAGS
-_MISTAKES = 24  # How many to show.
+_BATCH_SIZE = 250
 
 
-def evaluate(checkpoint_dir, eval_dir, data_dir=None, eval_data='test',
-             num_examples=None, interval_secs=300, run_once=False,
-             use_moving_averages=True, device=None, dtype=None,
-             print_report=False, embeddings=0, keep_best=None, tta=False):
-  """Evaluates the newest checkpoint, each once, until that of the last step.
+@dataclasses.dataclass(frozen=True)
+class Options(trained.Options):
+  """What a user chooses for an evaluation; these are the flags of eval."""
+  eval_dir: str = field(
+      '/tmp/cifar10_eval', nonempty='a directory',
+      help='Directory of the event files and of report.json.')
+  data_dir: Optional[str] = field(
+      None, nonempty='a directory',
+      help='Directory of the data. Default: that of the training.')
+  eval_data: str = field(
+      'test', choices=('test', 'train_eval', 'holdout'), help='Records to '
+      'evaluate on. train_eval: those that were trained on; holdout: those '
+      'that --holdout kept from the training.')
+  num_examples: Optional[int] = field(
+      None, minimum=1, help='Number of records to evaluate on, the first. '
+      'Default: all.')
+  eval_interval_secs: float = field(
+      300.0, minimum=0, help='Seconds between evaluations.')
+  run_once: bool = field(
+      False, help='Evaluate the newest checkpoint, and end.')
+  use_moving_averages: bool = field(
+      True, help='Evaluate the moving averages of the variables.')
+  tta: bool = field(
+      False, help='Test-time augmentation: average the logits of the image, '
+      'its mirror image, and both shifted by a pixel.')
+  report: bool = field(
+      False, help='Print a table of the accuracy of each class and what it is '
+      'confused with.')
+  embeddings: int = field(
+      0, minimum=0, help='Number of images whose last hidden layer TensorBoard '
+      'shows on the projector page.')
+  keep_best: Optional[str] = field(
+      None, help='Directory for a copy of the checkpoint that is best on '
+      '--eval_data=holdout. It is itself a checkpoint_dir.')
+
+  def __post_init__(self):
+    super().__post_init__()
+    checkpoints.check_path(self.checkpoint_dir)
+    if self.keep_best:
+      best.check(self.keep_best, self.checkpoint_dir)
+      if self.eval_data != 'holdout':
+        raise UserError('--keep_best: the best one is chosen by records that '
+                        'were held out from the training: add '
+                        '--eval_data=holdout')
+
+
+class Result(NamedTuple):
+  """The result of an evaluation.
+
+  Attributes:
+    step: number of training steps that the checkpoint has.
+    num_examples: number of images.
+    metrics: means by the names of `model.metrics()`.
+    summary: tf.Summary of the metrics, and of one batch.
+    files: paths of the files with the records.
+    start: index of the first record, in the files taken together.
+    labels: int32 [num_examples] array.
+    probabilities: float32 [num_examples, classes] array.
+    features: float32 [embeddings, features] array, the last hidden layer.
+  """
+  step: int
+  num_examples: int
+  metrics: dict
+  summary: tf.Summary
+  files: tuple
+  start: int
+  labels: np.ndarray
+  probabilities: np.ndarray
+  features: Optional[np.ndarray] = None
+
+
+def evaluate(options):
+  """Waits for checkpoints and evaluates each newest one, until that of the last
+  step.
 
   Args:
-    checkpoint_dir: train_dir of the run.
-    eval_dir: where event files go.
-    data_dir: where the data is; default: where the run found it.
-    eval_data: 'test', 'train_eval' for the records that were trained on, or
-      'holdout' for those that were held out from them.
-    num_examples: measure only so many.
-    interval_secs: seconds from one evaluation to the next; the last step's
-      checkpoint does not wait.
-    run_once: whether to evaluate one checkpoint only.
-    use_moving_averages: whether to use the averages of the variables.
-    device: where to compute; None: the GPU, if there is one.
-    dtype: what to compute in; None: what the run was trained in.
-    print_report: whether to print a table, too.
-    embeddings: of how many images to show the last hidden layer in TensorBoard.
-    keep_best: directory to copy the checkpoint to that is the best so far on
-      the records that were held out.
-    tta: whether to average over flipped and shifted images.
+    options: the `Options`.
 
   Raises:
     SystemExit: a signal came, see `console.received_signals()`.
-    UserError: run_once, and there is no checkpoint; or it cannot be evaluated.
+    UserError: run_once, and there is no checkpoint; or one cannot be evaluated.
   """
-  checkpoints.check_path(checkpoint_dir)
-  if keep_best:
-    checkpoints.check_path(keep_best)
-    if eval_data != 'holdout':
-      raise UserError('--keep_best: the best one is chosen by records that '
-                      'were held out from the training: add '
-                      '--eval_data=holdout')
-    if os.path.realpath(keep_best) == os.path.realpath(checkpoint_dir):
-      raise UserError(f'--keep_best={keep_best}: is the directory of the run, '
-                      'which keeps its own checkpoints: expected another one')
+  directory = options.checkpoint_dir
   evaluated, next_time, told = None, 0, False
-  with filesystem.explained(eval_dir), summaries.Writer(eval_dir) as writer, \
+  with filesystem.explained(options.eval_dir), \
+      events.Writer(options.eval_dir) as writer, \
       console.received_signals() as signals:
     while not signals:
-      checkpoint = checkpoints.newest(checkpoint_dir)
-      run = trained.run_of(checkpoint_dir)
+      checkpoint, run = checkpoints.newest(directory), trained.run_of(directory)
       is_last = checkpoint and run.max_steps and (
           checkpoints.step_of(checkpoint) >= run.max_steps)
-      # A run started afresh writes other checkpoints of the same names.
+      # --fresh can write other checkpoints under the same names.
       identity = checkpoint and checkpoints.identity(checkpoint)
       is_new = identity not in (None, evaluated)
       if is_new and (is_last or time.monotonic() >= next_time):
-        next_time = time.monotonic() + interval_secs
-        data = datasets.ensure(run.dataset, data_dir or run.data_dir)
+        next_time = time.monotonic() + options.eval_interval_secs
+        data = datasets.ensure(run.dataset, options.data_dir or run.data_dir)
         try:
-          result = evaluation.evaluate(checkpoint, run, data, eval_data,
-                                       num_examples, use_moving_averages,
-                                       device, dtype, embeddings, tta)
+          result = evaluate_once(checkpoint, run, data, options)
         except trained.CheckpointGone:
-          next_time = 0
+          next_time = 0  # Try the newer one at once.
           continue
-        description = publish(result, data, eval_dir, writer)
-        evaluation.print_result(result, run, eval_data, tta)
-        if print_report:
+        description = report.publish(result, data, options.eval_dir, writer)
+        print_result(result, run, options)
+        if options.report:
           print(report.table(description), flush=True)
-        if keep_best:
-          _keep_best(keep_best, checkpoint, run, result)
+        if options.keep_best:
+          best.keep(options.keep_best, checkpoint, run,
+                    result.metrics['Precision @ 1'])
         evaluated = identity
-        if run_once:
+        if options.run_once:
           return
       elif is_last and not is_new:
         return
-      elif run_once:
-        raise UserError(f'{checkpoint_dir}: there is no checkpoint')
+      elif options.run_once:
+        raise UserError(f'{directory}: there is no checkpoint')
       else:
         if checkpoint is None and not told:
-          print(f'No checkpoint in {checkpoint_dir} yet: waiting', flush=True)
+          print(f'No checkpoint in {directory} yet: waiting', flush=True)
           told = True
         time.sleep(1)
 
 
-def publish(result, data, eval_dir, writer):
-  """Writes all there is to know of a result to a directory: report.json, event
-  files with pictures, and what TensorBoard's projector shows.
+def evaluate_once(checkpoint, run, data, options):
+  """Evaluates a checkpoint, on each record once.
 
   Args:
-    result: the `evaluation.Result`.
-    data: the `directories.Dataset`.
-    eval_dir: the directory.
-    writer: its `summaries.Writer`.
+    checkpoint: path of the checkpoint.
+    run: the `Run` that wrote it.
+    data: its `directories.Dataset`.
+    options: the `Options`.
 
   Returns:
-    What `report.describe()` does.
-  """
-  names = data.format.class_names
-  description = {'step': result.step, **report.describe(
-      result.labels, result.probabilities, names)}
-  for tag, key in (
-      (model.tag('Precision @ 3'), 'precision_at_3'),
-      ('precision/calibration_error', 'expected_calibration_error')):
-    result.summary.value.add(tag=tag, simple_value=description[key])
-  pictures = {}
-  if description['confusion']:
-    pictures['confusion_matrix'] = report.confusion_picture(description)
-  worst = report.most_confident_mistakes(result.labels, result.probabilities,
-                                         _MISTAKES)
-  if worst.size:
-    pictures['mistakes'] = report.mistakes_picture(
-        data.pick(result.files, result.start + worst), result.labels[worst],
-        result.probabilities[worst], names)
-  for tag, picture in pictures.items():
-    summaries.add_picture(result.summary, f'evaluation/{tag}',
-                          report.png(picture), *picture.size)
-  writer.summary(result.summary, result.step)
-  filesystem.write_text(os.path.join(eval_dir, 'report.json'),
-                        json.dumps(description))
-  if result.features is not None:
-    count = len(result.features)
-    projector.write(
-        eval_dir, result.features,
-        data.pick(result.files, result.start + np.arange(count)),
-        result.labels[:count], result.probabilities[:count].argmax(1), names)
-  return description
-
-
-def _keep_best(directory, checkpoint, run, result):
-  """Copies the checkpoint if it is more precise than the one there.
+    The `Result`.
 
   Raises:
-    UserError: there is something else, or another process is at work there.
+    trained.CheckpointGone: it was deleted in favour of a newer one.
+    UserError: it is not of this network.
   """
-  path = os.path.join(directory, 'best.json')
-  with filesystem.locked(directory):
-    kept, best = checkpoints.find(directory), description.load(directory)
-    if (kept or best) and not os.path.exists(path):
-      raise UserError(f'--keep_best={directory}: holds other checkpoints')
-    if best and best.identity() != run.identity():
-      raise UserError(f'--keep_best={directory}: holds the best of another run')
-    # Of each that was the best, as the next may be half copied when this ends.
-    precisions = {}
-    if os.path.exists(path):
-      try:
-        precisions = dict(json.loads(filesystem.read_text(path)))
-        kept_precision = precisions[str(checkpoints.step_of(kept[0]))]
-        if best and kept_precision >= result.metrics['Precision @ 1']:
-          return
-      except (IndexError, KeyError):
-        pass  # It ended before there was one.
-      except (TypeError, ValueError) as e:
-        raise UserError(f'{path}: is no table of precisions: {e}') from e
-    precisions[str(result.step)] = result.metrics['Precision @ 1']
-    # It is as far as it is, so that nobody waits for the rest of it.
-    run = dataclasses.replace(run, train_dir=directory, max_steps=result.step)
-    filesystem.write_text(path, json.dumps(precisions))
-    if best is None:
-      description.save(run)
-    try:
-      checkpoints.copy(checkpoint, directory)
-    except FileNotFoundError:
-      return  # The trainer has deleted it in favour of a newer one.
-    description.save(run)
-  print(f'The best so far: copied to {directory}', flush=True)
+  files, start, end = trained.records_of(run, data, options.eval_data)
+  count = min(options.num_examples or end - start, end - start)
+  with tf.Graph().as_default(), sessions.device(options.device):
+    fetches = _build(run, data.format, files, start, start + count, options)
+    summary = tf.summary.merge_all()
+    initialize = tf.group(tf.local_variables_initializer(),
+                          tf.tables_initializer())
+    with sessions.session(options.device) as session:
+      trained.restore(session, checkpoint, options.use_moving_averages
+                      and run.recipe.moving_average_decay)
+      session.run(initialize)
+      # The summary shows the first batch, which counts like the others.
+      batch, summary = session.run([fetches, summary])
+      batches = [batch]
+      progress = console.Progress(count, 'images')
+      for done in range(_BATCH_SIZE, count, _BATCH_SIZE):
+        progress.report(done)
+        if done >= options.embeddings:  # There are enough.
+          fetches.pop('features', None)
+        batches.append(session.run(fetches))
+
+  metrics = {name: sum(float(batch['sums'][name]) for batch in batches) / count
+             for name in batches[0]['sums']}
+  summary = tf.Summary.FromString(summary)
+  for name, value in metrics.items():
+    summary.value.add(tag=model.tag(name), simple_value=value)
+  arrays = {name: np.concatenate([batch[name] for batch in batches
+                                  if name in batch])
+            for name in batches[0] if name != 'sums'}
+  if options.embeddings:
+    arrays['features'] = arrays['features'][:options.embeddings]
+  return Result(checkpoints.step_of(checkpoint), count, metrics, summary, files,
+                start, **arrays)
+
+
+def _build(run, record_format, files, start, end, options):
+  """Builds the graph.
+
+  Returns:
+    Dict of what to fetch for each batch: `sums` of the metrics, `labels`,
+    `probabilities`, and `features` if there are to be embeddings.
+  """
+  preprocess = inputs.preprocessing(run.recipe, record_format,
+                                    options.dtype or run.dtype)
+  views = augmentation.test_views if options.tta else tf.identity
+  images, labels = inputs.inputs(
+      files, record_format, lambda images: preprocess(views(images)), start,
+      end, _BATCH_SIZE)
+  logits = trained.logits(images, run)
+  features = options.embeddings and trained.last_hidden_layer(logits)
+  if options.tta:
+    logits = augmentation.mean_over_views(tf.cast(logits, tf.float32))
+  fetches = {
+      'sums': {name: tf.reduce_sum(values)
+               for name, values in model.metrics(logits, labels).items()},
+      'labels': labels,
+      'probabilities': tf.nn.softmax(tf.cast(logits, tf.float32))}
+  if options.embeddings:
+    # The first of several views is the image itself.
+    fetches['features'] = tf.cast(features, tf.float32)[:tf.shape(labels)[0]]
+  return fetches
+
+
+def evaluate_newest(run, tta=False):
+  """Evaluates and prints the newest checkpoint of a run, on held-out records if
+  there are any: test records should not be used for tuning.
+
+  Args:
+    run: the `Run`.
+    tta: whether to evaluate it with test-time augmentation, too.
+  """
+  data = datasets.ensure(run.dataset, run.data_dir)
+  checkpoint = checkpoints.newest(run.train_dir)
+  for augmented in (False, True) if tta else (False,):
+    options = Options(checkpoint_dir=run.train_dir, tta=augmented,
+                      eval_data='holdout' if run.holdout else 'test')
+    print_result(evaluate_once(checkpoint, run, data, options), run, options)
+
+
+def print_result(result, run, options):
+  """Prints a `Result` on one line."""
+  precision, cross_entropy = (
+      result.metrics[name] for name in ('Precision @ 1', 'cross_entropy'))
+  print(f'{console.timestamp()}: precision @ 1 = {precision:.3f} '
+        f'(step {result.step}, {result.num_examples} examples, cross-entropy '
+        f'{cross_entropy:.3f}, {run.dataset} {options.eval_data}'
+        f'{", test-time augmentation" * options.tta})', flush=True)
 
 
 def main():
-  evaluate(FLAGS.checkpoint_dir, FLAGS.eval_dir, FLAGS.data_dir,
-           FLAGS.eval_data, FLAGS.num_examples, FLAGS.eval_interval_secs,
-           FLAGS.run_once, FLAGS.use_moving_averages, FLAGS.device,
-           FLAGS.dtype, FLAGS.report, FLAGS.embeddings, FLAGS.keep_best,
-           FLAGS.tta)
+  evaluate(Options(**cli.values_of(Options)))
 
 
 if __name__ == '__main__':
-  cli.define_checkpoint_flags('evaluate')
-  cli.define_device_flag()
-  flags.DEFINE_string('eval_dir', '/tmp/cifar10_eval',
-                      'Directory of the event files.')
-  flags.DEFINE_string('data_dir', None, 'Directory of the data; default: where '
-                      'the run found it.')
-  cli.define_choice('eval_data', 'test', ['test', 'train_eval', 'holdout'],
-                    'What to evaluate on; train_eval: what was trained on; '
-                    'holdout: what --holdout left out of that.')
-  flags.DEFINE_integer('num_examples', None, 'Evaluate only so many records; '
-                       'default: all.', lower_bound=1)
-  flags.DEFINE_float('eval_interval_secs', 300, 'Seconds from one evaluation '
-                     'to the next.', lower_bound=0)
-  flags.DEFINE_bool('run_once', False,
-                    'Evaluate the newest checkpoint, and end.')
-  flags.DEFINE_bool('use_moving_averages', True,
-                    'Evaluate the moving averages of the variables.')
-  flags.DEFINE_bool('report', False, 'Print a table, too: what each class was '
-                    'taken for. It is in EVAL_DIR/report.json anyway.')
-  cli.define_tta_flag()
-  flags.DEFINE_integer('embeddings', 0, 'Show the last hidden layer of so many '
-                       "images in TensorBoard's projector.", lower_bound=0)
-  flags.DEFINE_string('keep_best', None, 'Directory to copy the checkpoint to '
-                      'that is the best on --eval_data=holdout; evaluate and '
-                      'export it by --checkpoint_dir.')
+  cli.define(Options)
   cli.run(main)

@@ -1,89 +1,99 @@
-r"""Exports the newest checkpoint of a run, to be used without this package.
+r"""Exports the newest checkpoint of a run, for use without this package.
 
     python -m cifar10.export --checkpoint_dir=/tmp/cifar10_train \
         --export_dir=/tmp/cifar10_export
 
 writes a SavedModel to EXPORT_DIR/1 (or the next free number, as TensorFlow
 Serving expects) with two signatures: `serving_default` takes encoded images of
-any size, `images` takes uint8 images of the size of the records. Either returns
-the most probable class, its name, and the probabilities of all. --format=tflite
-writes EXPORT_DIR/tflite/1/model.tflite for LiteRT, which takes uint8 images.
+any size, `images` takes uint8 images of the size of the records. Both return
+the most probable class, its name, and the probabilities of all classes.
+--format=tflite writes EXPORT_DIR/tflite/1/model.tflite for LiteRT, which takes
+uint8 images.
 
-`serving_default` turns images the right way up, puts them on white and resizes
-them as the import does. It refuses an image of more than 100 megapixels
-(`image_headers.MAX_PIXELS`) before it decodes it, and decodes the images of a
-request one after the other. That takes up to 1 GB for each request, whatever it
-holds; how many are handled at a time is up to the server.
+As in the import, `serving_default` rotates images as EXIF requires, blends them
+with white and resizes them. It refuses images of more than 100 megapixels
+(`image_headers.MAX_PIXELS`) before it decodes them. It decodes the images of a
+request one at a time, so that any request takes at most 1 GB of memory.
+The server determines how many requests run at the same time.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
 import tempfile
 
-from absl import flags
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
 from cifar10.data import image_files
 from cifar10.runs import checkpoints
+from cifar10.runs import sessions
 from cifar10.runs import trained
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
+from cifar10.util.fields import field
 
-FLAGS = flags.FLAGS
-FORMATS = 'saved_model', 'tflite'
+
+@dataclasses.dataclass(frozen=True)
+class Options(trained.Options):
+  """Options of an export, which are the flags of export."""
+  export_dir: str = field(
+      '/tmp/cifar10_export', nonempty='a directory', help='Directory in which '
+      'the next numbered directory is made.')
+  format: str = field('saved_model', choices=('saved_model', 'tflite'),
+                      help='Format of the model.')
 
 
-def export(checkpoint_dir, export_dir, format='saved_model', dtype=None):
-  """Exports the newest checkpoint, its averages if it has them.
+def export(options):
+  """Exports the newest checkpoint, with its moving averages if it has them.
 
   Args:
-    checkpoint_dir: train_dir of the run.
-    export_dir: directory to write a numbered directory into, which gets its
-      name when it is complete.
-    format: one of FORMATS.
-    dtype: what to compute in; None: what the run was trained in, or float32
-      for tflite, which has nothing else.
+    options: the `Options`. Models in the format tflite always compute in
+      float32.
 
   Returns:
-    Path of the numbered directory, and of the checkpoint.
+    directory: path of the numbered directory. It gets its name when it is
+      complete.
+    checkpoint: path of the checkpoint.
 
   Raises:
     UserError: there is no checkpoint, or it cannot be restored or exported.
   """
-  if format == 'tflite':
+  export_dir, dtype = options.export_dir, options.dtype
+  if options.format == 'tflite':
     if dtype not in (None, 'float32'):
       raise UserError(f'--dtype={dtype}: --format=tflite computes in float32')
     dtype = 'float32'
-    # In EXPORT_DIR itself, TensorFlow Serving would take it for a version.
-    export_dir = os.path.join(export_dir, format)
-  checkpoints.check_path(export_dir)  # The variables are a checkpoint.
+    # Not in EXPORT_DIR, where TensorFlow Serving would load it as a version.
+    export_dir = os.path.join(export_dir, options.format)
+  checkpoints.check_path(export_dir)  # A SavedModel contains a checkpoint.
   export_dir = pathlib.Path(export_dir)
   with filesystem.explained(export_dir), \
       _next_version(export_dir) as (part, directory):
-    if format == 'saved_model':
-      checkpoint = _write_saved_model(part, checkpoint_dir, dtype)
+    if options.format == 'saved_model':
+      checkpoint = _write_saved_model(part, options.checkpoint_dir, dtype)
     else:
       with tempfile.TemporaryDirectory() as saved_model:
-        checkpoint = _write_saved_model(saved_model, checkpoint_dir, dtype)
+        checkpoint = _write_saved_model(saved_model, options.checkpoint_dir,
+                                        dtype)
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(
             saved_model, signature_keys=['images'])
         try:
           (part / 'model.tflite').write_bytes(converter.convert())
-        except Exception as e:  # Its own, without a common base.
+        except Exception as e:  # Errors have no common base class.
           raise UserError(f'--format=tflite: {checkpoint}: cannot be '
                           f'converted: {filesystem.reason(e)}') from e
   return directory, checkpoint
 
 
 def _write_saved_model(directory, checkpoint_dir, dtype):
-  """Writes a SavedModel of the newest checkpoint, and returns its path."""
+  """Writes a SavedModel and returns the path of the checkpoint."""
   run = trained.run_of(checkpoint_dir)
   with tf.Graph().as_default():
     signatures = _signatures(run, dtype)
-    with trained.session() as session:
+    with sessions.session() as session:
       checkpoint = trained.restore_newest(session, checkpoint_dir, run)
       builder = tf.saved_model.Builder(str(directory))
       builder.add_meta_graph_and_variables(
@@ -103,7 +113,7 @@ def _signatures(run, dtype):
   """Builds the graph.
 
   Returns:
-    Dict of (inputs, outputs) by name of the signature, both dicts of tensors.
+    Dict from names of signatures to (inputs, outputs), both dicts of tensors.
   """
   f = run.record_format
   # Names that end in _bytes are sent to TensorFlow Serving as base64.
@@ -111,7 +121,7 @@ def _signatures(run, dtype):
   images = tf.placeholder(tf.uint8, [None, f.height, f.width, f.depth],
                           'images')
   with tf.device('/cpu:0'):
-    # One at a time, as each can take much memory.
+    # One at a time, because each can take much memory.
     decoded = tf.map_fn(lambda one: image_files.decode(one, f), encoded,
                         tf.uint8, parallel_iterations=1)
   with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
@@ -122,10 +132,10 @@ def _signatures(run, dtype):
 
 
 def _of_size(images):
-  """Returns images that are refused when the graph runs unless they have their
-  static shape, which by itself is not looked at then."""
+  """Returns the images, and checks at run time that they have their static
+  shape. The runtime alone does not check the shape of a placeholder."""
   images = tf.ensure_shape(images, images.shape)
-  # LiteRT has no such operation, but compares sizes where it joins tensors.
+  # LiteRT has no ensure_shape(), but it checks shapes in tf.concat().
   more = tf.zeros([1, *images.shape[1:]], images.dtype)
   return tf.concat([images, more], 0)[:-1]
 
@@ -139,12 +149,12 @@ def _outputs(images, run, dtype):
 
 @contextlib.contextmanager
 def _next_version(export_dir):
-  """Yields a directory to fill and the numbered one it will be."""
+  """Yields a temporary directory to fill, and its final, numbered path."""
   export_dir.mkdir(parents=True, exist_ok=True)
   numbers = [int(path.name) for path in export_dir.iterdir()
              if path.name.isdecimal()]
   directory = export_dir / str(max(numbers, default=0) + 1)
-  # Serving looks at directories with numbers for names only.
+  # TensorFlow Serving ignores directories whose names are not numbers.
   part = pathlib.Path(tempfile.mkdtemp('.part', dir=export_dir))
   try:
     yield part, directory
@@ -156,14 +166,11 @@ def _next_version(export_dir):
 
 
 def main():
-  directory, checkpoint = export(FLAGS.checkpoint_dir, FLAGS.export_dir,
-                                 FLAGS.format, FLAGS.dtype)
+  directory, checkpoint = export(Options(**cli.values_of(Options)))
   print(f'{checkpoint} was exported to {directory}')
 
 
 if __name__ == '__main__':
-  cli.define_checkpoint_flags('export')
-  flags.DEFINE_string('export_dir', '/tmp/cifar10_export', 'Directory to write '
-                      'the next numbered directory into.')
-  cli.define_choice('format', 'saved_model', FORMATS, 'What to write.')
+  # An exported model has no devices, hence no --device.
+  cli.define(Options, 'checkpoint_dir', 'dtype', 'export_dir', 'format')
   cli.run(main)

@@ -1,15 +1,24 @@
-"""The tutorial's network, and what every network is trained with.
+"""The model: inference(), loss(), gradients() and train().
+
+A training program is these calls in a row (see train.py):
+
+    images, labels = inputs.distorted_inputs(run, data)
+    logits = model.inference(images, num_classes, is_training=True)
+    losses = model.loss(logits, labels)
+    step = model.train(losses, model.gradients(losses), recipe, global_batch,
+                       num_examples)
 
 `inference()` is the convolutional network of TensorFlow's CIFAR-10 tutorial,
-after cuda-convnet by Alex Krizhevsky. `loss()` and `train()` serve any network.
+after cuda-convnet by Alex Krizhevsky; the others are in networks/. The other
+functions serve any network.
 """
 
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from cifar10.nn import kernels
 from cifar10.nn import layers
-from cifar10.nn import lrn
 from cifar10.nn import optimizers
 from cifar10.nn import summaries
 from cifar10.recipe import Recipe
@@ -31,54 +40,50 @@ RECIPE = Recipe(
 PUBLISHED = 'about 86%'
 MEASURED = '82.2%'
 
-_FLOAT16_LOSS_SCALE = 1024.0
 
-
-def inference(images, num_classes, tower=None):
-  """The tutorial's network: two convolutions, two dense layers, and logits.
+def inference(images, num_classes, is_training=False):
+  """Builds the tutorial's network: two convolutions, two dense layers, logits.
 
   Args:
     images: [n, height, width, depth] of the type to compute in; the tutorial's
       are 24x24x3.
-    num_classes: how many classes to tell apart.
-    tower: the `layers.Tower` in training, which makes no difference here.
+    num_classes: number of classes.
+    is_training: makes no difference to this network.
 
   Returns:
     [n, num_classes] logits of that type. Softmax is left to the loss.
   """
-  del tower
+  del is_training
   features = convolutions(images)
+  initializer = tf.truncated_normal_initializer(stddev=0.04)
   with tf.variable_scope('local3'):
-    local3 = tf.nn.relu(layers.dense(
-        features, 384, layers.truncated_normal(0.04), bias=0.1))
+    local3 = tf.nn.relu(layers.dense(features, 384, initializer, bias=0.1))
     layers.activation_summary(local3)
 
   with tf.variable_scope('local4'):
-    local4 = tf.nn.relu(layers.dense(
-        local3, 192, layers.truncated_normal(0.04), bias=0.1))
+    local4 = tf.nn.relu(layers.dense(local3, 192, initializer, bias=0.1))
     layers.activation_summary(local4)
 
   with tf.variable_scope('softmax_linear'):
-    logits = layers.dense(local4, num_classes,
-                          layers.truncated_normal(1 / 192.0))
+    logits = layers.dense(
+        local4, num_classes, tf.truncated_normal_initializer(stddev=1 / 192.0))
     layers.activation_summary(logits)
   return logits
 
 
 def convolutions(images):
-  """The convolutional part: [n, 24, 24, 3] to [n, 6, 6, 64]."""
-  # Biases and ReLU change no order, so the largest values can be picked before:
-  # a quarter is left for them to work on.
+  """Builds the convolutional part: [n, 24, 24, 3] to [n, 6, 6, 64]."""
+  # Max pooling before bias and ReLU gives the same result, and leaves them a
+  # quarter of the values.
+  initializer = tf.truncated_normal_initializer(stddev=0.05)
   with tf.variable_scope('conv1'):
-    pool1 = _max_pool(layers.conv2d(
-        images, 5, 64, layers.truncated_normal(0.05)), 'pool1')
+    pool1 = _max_pool(layers.conv2d(images, 5, 64, initializer), 'pool1')
     pool1 = tf.nn.relu(layers.add_biases(pool1, 0.0))
     layers.activation_summary(pool1)
   norm1 = _local_response_normalization(pool1, 'norm1')
 
   with tf.variable_scope('conv2'):
-    conv2 = tf.nn.relu(layers.conv2d(
-        norm1, 5, 64, layers.truncated_normal(0.05), bias=0.1))
+    conv2 = tf.nn.relu(layers.conv2d(norm1, 5, 64, initializer, bias=0.1))
     layers.activation_summary(conv2)
   norm2 = _local_response_normalization(conv2, 'norm2')
   return _max_pool(norm2, 'pool2')
@@ -90,12 +95,12 @@ def _max_pool(inputs, name):
 
 def _local_response_normalization(inputs, name):
   with tf.name_scope(name):
-    return lrn.local_response_normalization(inputs, radius=4, bias=1.0,
-                                            alpha=0.001 / 9.0)
+    return kernels.local_response_normalization(inputs, radius=4, bias=1.0,
+                                                alpha=0.001 / 9.0)
 
 
 def metrics(logits, labels):
-  """What is measured of each image, in training and in evaluation.
+  """Computes what training and evaluation measure of each image.
 
   Args:
     logits: [n, classes].
@@ -103,9 +108,9 @@ def metrics(logits, labels):
 
   Returns:
     Dict of float32 [n] tensors by name: `cross_entropy` in nats, and
-    `Precision @ 1`, 1.0 where the largest logit is the label's. (The first of
-    equal ones decides: tf.nn.in_top_k calls each of them right, so a network
-    that tells nothing apart would score 100%.)
+    `Precision @ 1`, which is 1.0 where the largest logit is the label's. (Among
+    equal logits the first one counts. tf.nn.in_top_k counts each of them, so
+    that a network with constant logits would have a precision of 100%.)
   """
   logits = tf.cast(logits, tf.float32)
   cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -116,18 +121,26 @@ def metrics(logits, labels):
 
 
 def tag(name):
-  """Returns the summary tag of what is measured, by its name in `metrics()` and
-  `loss()`: TensorBoard groups by what stands before the slash."""
+  """Returns the summary tag for a name in `metrics()` or `loss()`. TensorBoard
+  groups charts by the part before the slash."""
   group = 'precision' if name.startswith('Precision') else 'loss'
   return f'{group}/{name}'
 
 
 def loss(logits, labels, label_smoothing=0.0):
-  """Returns the means of `metrics()` over the batch, float32 scalars by name.
+  """Computes the losses of a batch, and its precision.
 
-  What is to be made small is `objective()` of them: `cross_entropy`, or with
-  label smoothing `smoothed_cross_entropy`. The weight decay, which depends on
-  no image, is added in `train()`: once, however many towers there are.
+  Weight decay, which depends on no image, is added in `train()`: once, however
+  many towers there are.
+
+  Args:
+    logits: [n, classes].
+    labels: int32 [n].
+    label_smoothing: fraction of each label that is spread over all classes.
+
+  Returns:
+    Dict of float32 scalars by name: the means of `metrics()`, and with label
+    smoothing `smoothed_cross_entropy`.
   """
   losses = {name: tf.reduce_mean(values)
             for name, values in metrics(logits, labels).items()}
@@ -140,53 +153,58 @@ def loss(logits, labels, label_smoothing=0.0):
 
 
 def objective(losses):
-  """Returns what is to be made small of what `loss()` returns."""
+  """Returns the loss to minimize, of those that `loss()` returns."""
   return losses.get('smoothed_cross_entropy', losses['cross_entropy'])
 
 
-def gradients(losses, dtype):
-  """Returns the gradients of the `objective()`, float32.
+def gradients(losses, dtype='float32'):
+  """Computes the gradients of the `objective()`.
 
   Args:
-    losses: what `loss()` returns.
-    dtype: what the network computes in. Of the small gradients of its
-      activations float16 would make zeros, so they are scaled up on their way.
+    losses: the dict that `loss()` returns.
+    dtype: type that the network computes in.
 
   Returns:
-    List of tensors, one for each of tf.trainable_variables().
+    List of float32 tensors, one for each of tf.trainable_variables().
   """
   loss, variables = objective(losses), tf.trainable_variables()
-  if dtype != 'float16':
-    return tf.gradients(loss, variables)
-  return [g / _FLOAT16_LOSS_SCALE
-          for g in tf.gradients(loss * _FLOAT16_LOSS_SCALE, variables)]
+  if dtype == 'float16':
+    return optimizers.scaled_gradients(loss, variables)
+  return tf.gradients(loss, variables)
 
 
 class Step(NamedTuple):
-  """One training step, to be run by `loop.loop()`.
+  """One training step, for `loop.Loop`. Tensors have their values from before
+  the update.
 
-  `step` and all else that is measured are of before the update.
+  Attributes:
+    train_op: updates everything.
+    step: int64 scalar, the number of steps before this one.
+    learning_rate: float32 scalar.
+    losses: dict of float32 scalars by name: those of `loss()`, with the
+      precision, and `total_loss`, the objective plus the weight decay.
+    gradient_norms: dict of float32 scalars by name of the variable.
   """
-  train_op: tf.Operation  # Updates everything.
-  step: tf.Tensor  # int64 scalar; the first is 0.
-  learning_rate: tf.Tensor  # float32 scalar.
-  losses: dict  # float32 scalars: `total_loss` and what `loss()` returns.
-  gradient_norms: dict  # float32 scalars by variable name.
+  train_op: tf.Operation
+  step: tf.Tensor
+  learning_rate: tf.Tensor
+  losses: dict
+  gradient_norms: dict
 
 
-def train(losses, gradients, recipe, batch_size, num_examples,
+def train(losses, gradients, recipe, global_batch, num_examples,
           dtype='float32'):
-  """Adds the update: the recipe's optimizer, then the moving averages.
+  """Adds the update to the graph: weight decay, optimizer, moving averages.
 
   Args:
-    losses: what `loss()` returns, the mean over all towers.
-    gradients: of `objective(losses)`, in the order of
+    losses: the dict that `loss()` returns, averaged over all towers.
+    gradients: gradients of `objective(losses)`, in the order of
       tf.trainable_variables().
     recipe: the `Recipe`.
-    batch_size: images in a step, over all towers.
+    global_batch: images in a step, over all towers.
     num_examples: images in an epoch.
-    dtype: what the gradients were computed in. When float16 overflowed and
-      they are not finite, the step counts, but changes no weight.
+    dtype: type that the gradients were computed in. If gradients overflow
+      float16, the step changes only global_step.
 
   Returns:
     The `Step`.
@@ -196,48 +214,35 @@ def train(losses, gradients, recipe, batch_size, num_examples,
   with tf.name_scope('learning_rate'):
     step = tf.identity(global_step)
     learning_rate = optimizers.learning_rate(
-        recipe, step * batch_size, batch_size, num_examples)
+        recipe, step * global_batch, global_batch, num_examples)
 
   with tf.name_scope('losses'):
     decay = optimizers.weight_decay(recipe, variables)
     total_loss = tf.add(objective(losses), decay, name='total_loss')
     losses = {**losses, 'total_loss': total_loss}
-    averaged = _average_losses(losses, step)
+    averaged_losses = _average_losses(losses, step)
 
   with tf.name_scope('gradients'):
     gradients = optimizers.scale(recipe, gradients, variables)
-    gradients = [
-        g if d is None else g + d
-        for g, d in zip(gradients, tf.gradients(decay, variables))]
-    # Of a norm, l2_loss is half the square, made in one pass over memory.
-    norms = {v.op.name: tf.sqrt(2 * tf.nn.l2_loss(g))
-             for v, g in zip(variables, gradients)}
+    gradients = optimizers.add(gradients, tf.gradients(decay, variables))
+    norms = optimizers.norms(gradients, variables)
 
-  # The decay reads the variables too: all losses first, then the update.
+  # Losses and weight decay read the variables, so they come before the update.
   with tf.name_scope('update'), tf.control_dependencies(
-      list(averaged.values())):
-    optimizer = optimizers.optimizer(recipe, learning_rate)
+      list(averaged_losses.values())):
+    update = optimizers.update(recipe, learning_rate, gradients, variables,
+                               norms if dtype == 'float16' else {})
+    with tf.control_dependencies([update]):
+      updates = [global_step.assign_add(1)]
+  # Those of batch normalization.
+  updates += tf.get_collection(tf.GraphKeys.UPDATE_OPS)
 
-    def update():
-      return optimizer.apply_gradients(zip(gradients, variables))
-
-    if dtype == 'float16':
-      finite = tf.reduce_all(tf.is_finite(list(norms.values())))
-      apply_gradients = tf.cond(finite, update, tf.no_op)
-    else:
-      apply_gradients = update()
-    with tf.control_dependencies([apply_gradients]):
-      count_step = global_step.assign_add(1)
-
-  updates = [count_step, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
   if recipe.lookahead_steps:
     with tf.name_scope('lookahead'), tf.control_dependencies(updates):
-      progress = tf.cast((step + 1) * batch_size, tf.float32) / (
-          recipe.epochs * num_examples)
-      updates.append(optimizers.lookahead(recipe, step + 1, progress))
+      updates.append(optimizers.lookahead(
+          recipe, step + 1, global_batch, num_examples))
 
-  # After the update: otherwise the averages take in the weights of the step
-  # before, or of this one, as it happens.
+  # The averages take in the weights after the update.
   with tf.name_scope('averages'), tf.control_dependencies(updates):
     if recipe.moving_average_decay:
       averages = tf.train.ExponentialMovingAverage(
@@ -247,18 +252,8 @@ def train(losses, gradients, recipe, batch_size, num_examples,
 
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
     summaries.scalar('training/learning_rate', learning_rate)
-    for name, value in losses.items():
-      if name in averaged:
-        summaries.scalar(f'{tag(name)}/raw', value)
-      summaries.scalar(tag(name), averaged.get(name, value))
-    for name, norm in norms.items():
-      summaries.scalar(f'training/gradient_norm/{name}', norm)
-    summaries.filters(f'filters/{variables[0].op.name}',
-                      variables[0].read_value())
-    for variable, gradient in zip(variables, gradients):
-      summaries.histogram(variable.op.name, variable.read_value())
-      summaries.histogram(f'{variable.op.name}/gradients', gradient)
-
+    _summarize_losses(losses, averaged_losses)
+    _summarize_variables(variables, gradients, norms)
   return Step(train_op, step, learning_rate, losses, norms)
 
 
@@ -267,13 +262,14 @@ def _average_losses(losses, step):
 
   Args:
     losses: float32 scalars by name.
-    step: int64 scalar, how often they were averaged before.
+    step: int64 scalar, the number of steps before this one.
 
   Returns:
-    The averages of all that is a loss, by name, computed when all losses are.
+    Averages of the cross-entropy and the total loss by name, computed after all
+    losses: the update waits for them.
   """
-  # They start at 0, which is divided out: its weight is 0.9**steps. What is not
-  # finite (an overflow of float16) is left out.
+  # The averages start at 0. Dividing by 1 - 0.9**steps corrects for that, as in
+  # Adam. Values that are not finite (overflows of float16) are left out.
   weight = 1 - 0.9 ** (tf.cast(step, tf.float32) + 1)
   averages = {}
   with tf.device('/cpu:0'), tf.control_dependencies(list(losses.values())):
@@ -283,3 +279,20 @@ def _average_losses(losses, step):
       value = tf.where(tf.is_finite(losses[name]), losses[name], average)
       averages[name] = average.assign(0.9 * average + 0.1 * value) / weight
   return averages
+
+
+def _summarize_losses(losses, averaged_losses):
+  for name, value in losses.items():
+    if name in averaged_losses:
+      summaries.scalar(f'{tag(name)}/raw', value)
+    summaries.scalar(tag(name), averaged_losses.get(name, value))
+
+
+def _summarize_variables(variables, gradients, norms):
+  for name, norm in norms.items():
+    summaries.scalar(f'training/gradient_norm/{name}', norm)
+  summaries.filters(f'filters/{variables[0].op.name}',
+                    variables[0].read_value())
+  for variable, gradient in zip(variables, gradients):
+    summaries.histogram(variable.op.name, variable.read_value())
+    summaries.histogram(f'{variable.op.name}/gradients', gradient)

@@ -1,12 +1,12 @@
-"""`Recipe`: every hyperparameter of a training run, in one place."""
+"""`Recipe`: all hyperparameters of a training run."""
 
 import dataclasses
 import math
 import re
 
+from cifar10.util import fields
 from cifar10.util.errors import look_up
 from cifar10.util.errors import UserError
-from cifar10.util import fields
 from cifar10.util.fields import field
 
 
@@ -15,43 +15,48 @@ class Recipe:
   """How a network is trained. An epoch is one pass over the training records.
 
   Attributes:
-    epochs: length of the training.
-    batch_size: images per tower and step.
-    crop_size: side of the square images the network sees, in pixels; or, if it
-      is 1 or less, as a part of the records' shorter side.
-    augmentation: how training images are distorted; a name in
+    epochs: length of the training, in epochs.
+    batch_size: number of images per tower and step.
+    crop_size: side of the square images that the network sees, in pixels. A
+      value of at most 1 is a fraction of the records' shorter side.
+    augmentation: distortion of training images, a name in
       augmentation.AUGMENTATIONS.
-    alternating_flip: whether each image is mirrored every other epoch, before
-      that: half of them in the first, the others in the second.
-    normalization: what is done to pixel values, in training and evaluation; a
+    alternating_flip: whether to mirror each image in every other epoch, before
+      the augmentation: half of the images in the first epoch, the other half in
+      the second epoch.
+    normalization: normalization of pixel values in training and evaluation, a
       name in normalization.NORMALIZATIONS.
     optimizer: 'sgd', 'momentum', 'nesterov' or 'adam'.
-    momentum: of momentum and nesterov.
-    beta1, beta2, epsilon: of adam.
-    learning_rate: the highest.
-    learning_rate_batch: the global batch that it is meant for, to scale it
-      with the one there is; 0: for any.
-    schedule: what it is multiplied by, a function of epochs passed:
+    momentum: momentum of the optimizers momentum and nesterov.
+    beta1, beta2, epsilon: parameters of the optimizer adam.
+    learning_rate: base learning rate.
+    learning_rate_batch: global batch size for which learning_rate is meant. The
+      learning rate is scaled in proportion to the actual one. 0: not scaled.
+    schedule: factor of the learning rate, a function of the epochs passed:
       'constant': 1;
-      'exponential': decay_factor, each time epochs_per_decay have passed;
+      'exponential': decays by decay_factor every epochs_per_decay epochs;
       'piecewise': the factor of the last of the `knots` passed, 1 before;
-      'linear': a straight line from each of the `knots` to the next;
-      'cosine': half a wave, from 1 to 0 after `epochs`.
-    decay_factor, epochs_per_decay: of exponential.
+      'linear': linear interpolation between the `knots`;
+      'cosine': half a cosine wave, from 1 to 0 after `epochs`.
+    decay_factor, epochs_per_decay: parameters of the schedule exponential.
     knots: tuple of (epoch, factor) pairs, in the order of their epochs.
-    warmup_epochs: it also rises from 0 during so many epochs.
-    weight_decay: factor of the L2 loss, sum(w**2) / 2, of the variables...
-    decayed_variables: ...whose names this regular expression matches whole.
-    learning_rate_factor: how many times as fast variables learn...
-    scaled_variables: ...whose names this regular expression matches whole.
-    label_smoothing: the part of each label that goes to all classes alike.
-    lookahead_steps: after so many steps at a time, the variables go back to a
-      slow average of them, which they then start from; with 0, never.
-    lookahead_decay: of that average, at the end of the training; before, it is
-      less by the cube of the part that is done.
-    moving_average_decay: of the averages of the variables that evaluation
-      uses; early on it is min(this, (1 + step) / (10 + step)). With 0, there
-      are none.
+    warmup_epochs: number of epochs in which a second factor of the learning
+      rate rises linearly from 0 to 1.
+    weight_decay: factor of the L2 loss, sum(w**2) / 2, of decayed variables.
+    decayed_variables: regular expression for the full names of the variables
+      that have weight decay.
+    learning_rate_factor: factor of the learning rate of scaled variables. It
+      multiplies their gradients, so it has almost no effect with adam. It does
+      not change their weight decay.
+    scaled_variables: regular expression for the full names of the variables
+      that learning_rate_factor applies to.
+    label_smoothing: fraction of each label that is spread over all classes.
+    lookahead_steps: interval, in steps, at which the variables are set to a
+      slow average of their values. 0: never.
+    lookahead_decay: decay of the slow average at the end of the training.
+      Before that, it is multiplied by the cube of the fraction of steps done.
+    moving_average_decay: decay of the moving averages of the variables, which
+      evaluation uses; at most (1 + step) / (10 + step). 0: no moving averages.
   """
   epochs: float = field(positive=True)
   batch_size: int = field(minimum=1)
@@ -100,8 +105,8 @@ class Recipe:
         raise UserError(f'recipe: {name}={getattr(self, name)}: {e}') from e
 
   def crop(self, record_format):
-    """Returns the side, in pixels, of the images that a network sees of records
-    of a `records.Format`."""
+    """Returns the side, in pixels, of the square images that a network sees of
+    records of a `records.Format`."""
     side = min(record_format.height, record_format.width)
     if self.crop_size <= 1:
       return min(side, max(2, round(self.crop_size * side)))
@@ -113,12 +118,12 @@ class Recipe:
     return int(self.crop_size)
 
   def num_steps(self, num_examples, global_batch):
-    """Returns the steps that `epochs` take, the last batch counted whole."""
+    """Returns the number of steps in `epochs`, rounded up."""
     return math.ceil(self.epochs * num_examples / global_batch)
 
   def changed(self):
-    """Returns what differs from the defaults, 'name=value,...', as
-    `override()` reads it."""
+    """Returns the fields that differ from their defaults, as 'name=value,...'
+    for `override()`."""
     return ','.join(
         f'{declared.name}={_format(getattr(self, declared.name))}'
         for declared in dataclasses.fields(self)
@@ -130,38 +135,35 @@ def override(recipe, text):
 
   Args:
     recipe: a `Recipe`.
-    text: 'name=value,...'; knots as epoch:factor pairs, '0:0/5:1/24:0'.
+    text: 'name=value,...'. Knots are epoch:factor pairs, like '0:0/5:1/24:0'.
 
   Returns:
     The changed `Recipe`.
 
   Raises:
-    UserError: there is no such field, or it takes no such value.
+    UserError: a field does not exist or is given twice, or a value is invalid.
   """
-  types = {declared.name: declared.type
-           for declared in dataclasses.fields(recipe)}
+  declared = {field.name: field for field in dataclasses.fields(recipe)}
   changes = {}
   for assignment in filter(None, text.split(',')):
     name, _, value = assignment.partition('=')
-    kind = look_up(name, types, 'recipe field')
+    look_up(name, declared, 'recipe field')
     if name in changes:
       raise UserError(f'recipe: {name} is given twice: {text}')
+    parse = _parse_knots if name == 'knots' else fields.parse
     try:
-      changes[name] = _parse(kind, value)
+      changes[name] = parse(declared[name], value)
     except ValueError as e:
-      expected = ('epoch:factor/epoch:factor' if kind is tuple
-                  else kind.__name__)
-      raise UserError(f'recipe: {name}={value!r}: expected {expected}') from e
+      raise UserError(f'recipe: {name}={value!r}: {e}') from e
   return dataclasses.replace(recipe, **changes)
 
 
-def _parse(kind, value):
-  if kind is tuple:
-    knots = (knot.split(':') for knot in value.split('/') if knot)
+def _parse_knots(unused_field, text):
+  try:
+    knots = (knot.split(':') for knot in text.split('/') if knot)
     return tuple((float(epoch), float(factor)) for epoch, factor in knots)
-  if kind is bool:
-    return {'true': True, 'false': False}.get(value.lower(), value)
-  return kind(value)
+  except ValueError:
+    raise ValueError('expected epoch:factor/epoch:factor') from None
 
 
 def _format(value):

@@ -1,6 +1,7 @@
 """Data and helpers that the tests share."""
 
 import contextlib
+import dataclasses
 import glob
 import http.server
 import multiprocessing
@@ -18,6 +19,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 import tensorflow.compat.v1 as tf
 
+from cifar10 import networks
 from cifar10.data import records
 from cifar10.data import synthetic
 from cifar10.runs import description
@@ -49,12 +51,26 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def make_run(data_dir, tmp_path):
-  """Makes a small `Run` with a directory of its own."""
-  def make(**arguments):
-    return description.Run(**{
+  """Makes `Options` of a short run with a directory of its own."""
+  def make(batch_size=12, **arguments):
+    return with_batch_size(batch_size, **{
         'train_dir': str(tmp_path / 'train'), 'data_dir': data_dir,
-        'batch_size': 12, 'max_steps': 5, 'log_frequency': 1000, **arguments})
+        'max_steps': 5, 'log_frequency': 1000, **arguments})
   return make
+
+
+def with_batch_size(batch_size, **arguments):
+  """Returns `Options` with another batch size than the recipe's."""
+  options = description.Options(**arguments)
+  recipe = options.recipe or networks.find(options.network).RECIPE
+  return dataclasses.replace(options, recipe=dataclasses.replace(
+      recipe, batch_size=batch_size))
+
+
+def flags_of(options, *names):
+  """Returns flags, `--name=value`, of a training with these `Options`."""
+  values = {**vars(options), 'batch_size': options.recipe.batch_size}
+  return [f'--{name}={values[name]}' for name in names]
 
 
 @contextlib.contextmanager

@@ -152,7 +152,8 @@ def failure(directory, test, seconds):
   # A file changed twice in a second looks like what was compiled of it first.
   env = {**os.environ, 'PYTHONPATH': directory, 'PYTHONDONTWRITEBYTECODE': '1'}
   with subprocess.Popen(
-      [sys.executable, '-m', 'pytest', '-x', '-p', 'no:cacheprovider', test],
+      [sys.executable, '-m', 'pytest', '-x', '-n', '0', '-p',
+       'no:cacheprovider', test],
       cwd=directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
       start_new_session=True, text=True, errors='replace') as process:
     try:

@@ -12,22 +12,23 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
 from cifar10 import benchmark
+from cifar10 import inputs
+from cifar10 import multi_gpu_train
+from cifar10 import train
 from cifar10.data import directories
 from cifar10.data import importers
-from cifar10 import export
-from cifar10 import multi_gpu_train
-from cifar10 import predict
-from cifar10.runs import loop
-from cifar10 import train
-from cifar10.util.errors import UserError
+from cifar10.runs import preparation
 from cifar10.util import timing
+from cifar10.util.errors import UserError
+from tests.programs import run_export
+from tests.programs import run_predict
 
 
 def test_the_queue_holds_the_fraction_of_an_epoch(make_run, capsys):
-  run, data = loop.prepare(make_run(
+  run, data = preparation.prepare(make_run(
       input='queue', min_fraction_of_examples_in_queue=0.2))
   with tf.Graph().as_default() as graph:
-    loop.batch(run, data, loop.distortion(run, data))
+    inputs.distorted_inputs(run, data)
     queue, = (op for op in graph.get_operations()
               if op.type == 'RandomShuffleQueueV2')
   assert 'Filling queue with 60 CIFAR images' in capsys.readouterr().out
@@ -49,7 +50,7 @@ def test_where_operations_run_is_told_if_asked_for(run_program, data_dir,
 
 def test_training_downloads_from_where_it_is_told(make_run, tmp_path):
   with pytest.raises(UserError, match='ftp:here: expected a URL that ends in'):
-    loop.prepare(make_run(data_dir=str(tmp_path), data_url=['ftp:here']))
+    preparation.prepare(make_run(data_dir=str(tmp_path), data_url=['ftp:here']))
 
 
 def test_towers_start_afresh_if_asked_to(make_run):
@@ -66,19 +67,19 @@ def test_predictions_and_exports_are_of_the_type_asked_for(make_run, tmp_path):
   path = str(tmp_path / 'x.png')
   Image.fromarray(pixels).save(path)
   own, float32, bfloat16 = (
-      next(predict.predict([path], run.train_dir, dtype=dtype))[1]
+      next(run_predict([path], run.train_dir, dtype=dtype))[1]
       for dtype in (None, 'float32', 'bfloat16'))
   np.testing.assert_array_equal(own, float32)
   gap = abs(bfloat16 - float32).max()
   assert 0 < gap < 0.05
   for dtype, expected in (None, float32), ('bfloat16', bfloat16):
-    directory, _ = export.export(run.train_dir, tmp_path / 'x', dtype=dtype)
+    directory, _ = run_export(run.train_dir, tmp_path / 'x', dtype=dtype)
     found = tf2.saved_model.load(str(directory)).signatures['images'](
         images=tf2.constant(pixels[np.newaxis]))['probabilities']
     assert abs(found.numpy()[0] - expected).max() < 0.1 * gap
 
   with pytest.raises(UserError, match='--device=gpu0: expected'):
-    next(predict.predict([path], run.train_dir, device='gpu0'))
+    next(run_predict([path], run.train_dir, device='gpu0'))
 
 
 def test_size_fraction_and_strictness_of_other_imports(tmp_path):
@@ -89,7 +90,7 @@ def test_size_fraction_and_strictness_of_other_imports(tmp_path):
   (tmp_path / 'list.csv').write_text(''.join(
       f'{name},{i % 2}\n' for i, name in enumerate(names)))
   importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 5, 0.3)
-  data = directories.read('own', tmp_path / 'own')
+  data = directories.load('own', tmp_path / 'own')
   assert (data.format.height, data.format.width) == (5, 5)
   assert (data.count(data.train), data.count(data.test)) == (14, 6)
   (tmp_path / names[3]).write_bytes(b'')
@@ -100,7 +101,7 @@ def test_size_fraction_and_strictness_of_other_imports(tmp_path):
     scipy.io.savemat(tmp_path / f'{part}_32x32.mat', {
         'X': np.zeros((32, 32, 3, 2), np.uint8), 'y': np.uint8([[1], [2]])})
   importers.import_svhn(tmp_path / 'svhn', tmp_path, 16, 0.3)
-  data = directories.read('own', tmp_path / 'svhn')
+  data = directories.load('own', tmp_path / 'svhn')
   assert (data.format.height, data.format.width) == (16, 16)
 
 

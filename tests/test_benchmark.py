@@ -8,6 +8,7 @@ from cifar10 import benchmark
 from cifar10.networks import softmax
 from cifar10.runs import description
 from cifar10.util import timing
+from tests.conftest import with_batch_size
 
 
 def test_rates():
@@ -36,9 +37,9 @@ def test_repeat_counts_windows_without_the_first_calls(monkeypatch):
   assert len(calls) == 5 + 4 * 5
 
 
-def test_windows_are_from_summary_to_summary(make_run):
-  hook = benchmark._Windows(make_run(summary_steps=3, recipe=softmax.RECIPE,
-                                     num_towers=2))
+def test_windows_are_from_summary_to_summary():
+  hook = benchmark._Windows(description.Run(
+      summary_steps=3, recipe=softmax.RECIPE, num_towers=2))
   for _ in range(11):
     hook.after_run(None, None)
   # Of the three windows, the first is left out.
@@ -53,9 +54,9 @@ def result(data_dir, tmp_path_factory):
     patch.setattr(benchmark, '_MATRIX_SIZE', 64)
     directory = tmp_path_factory.mktemp('benchmark')
     trace = directory / 'trace.json'
-    run = description.Run(network='softmax', data_dir=data_dir, summary_steps=4,
-                      dtype='bfloat16', batch_size=6,
-                      train_dir=str(directory / 'train'))
+    run = with_batch_size(
+        6, network='softmax', data_dir=data_dir, summary_steps=4,
+        dtype='bfloat16', train_dir=str(directory / 'train'))
     measured = benchmark.benchmark(run, ['/cpu:0'] * 2, 3, str(trace))
     return measured, json.loads(trace.read_text())
 

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10.data import datasets
-from cifar10.data import records
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
+from cifar10 import train
+from cifar10.data import datasets
+from cifar10.data import records
+from cifar10.networks import sizes
 from cifar10.nn import augmentation
 from cifar10.runs import description
-from cifar10.runs import evaluation
 from cifar10.runs import monitor
-from cifar10 import train
 from cifar10.util.errors import UserError
-from tests.conftest import read_checkpoint
 from tests import numerics
+from tests.conftest import read_checkpoint
+from tests.programs import run_eval_once
 
 # How often a value is rounded on the way from the images to the logits: they
 # are; each layer rounds its sums, and them with biases; so do normalization,
@@ -35,7 +36,7 @@ ROUNDINGS = {
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_logits_are_those_of_float32_but_for_rounding(name):
   network = networks.NETWORKS[name]
-  images = np.random.default_rng(0).normal(size=(4, *networks.input_shape(
+  images = np.random.default_rng(0).normal(size=(4, *sizes.input_shape(
       network.RECIPE, records.CIFAR10)))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
@@ -61,7 +62,7 @@ def test_gradients_are_those_of_float32_but_for_rounding(data_dir, name):
   network = networks.NETWORKS[name]
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
-    preprocess = inputs.images_of(network.RECIPE, data.format).preprocess
+    preprocess = inputs.preprocessing(network.RECIPE, data.format, 'float32')
     images = preprocess(tf.constant(images))
     labels = tf.range(16) % 10
     gradients = []
@@ -134,7 +135,7 @@ def test_any_checkpoint_evaluates_in_any_type(make_run):
                              max_steps=10))
   data = datasets.ensure('cifar10', run.data_dir)
   checkpoint = f'{run.train_dir}/model.ckpt-10'
-  entropies = {dtype: evaluation.evaluate(
+  entropies = {dtype: run_eval_once(
       checkpoint, run, data, dtype=dtype).metrics['cross_entropy']
       for dtype in (None, *description.DTYPES)}
   assert entropies[None] == entropies['bfloat16'] != entropies['float32']
@@ -181,10 +182,10 @@ def test_a_step_that_overflows_changes_no_weight_but_counts(make_run, name,
       assert np.isfinite(value).all(), name
 
 
-def test_overflows_now_and_then_do_not_end_the_training(make_run, capsys):
-  run = make_run(dtype='float16', num_examples=300, recipe=model.RECIPE,
-                 log_frequency=1)
-  report = monitor.Reporter(run)
+def test_overflows_now_and_then_do_not_end_the_training(capsys):
+  run = description.Run(dtype='float16', num_examples=300, max_steps=5,
+                        recipe=model.RECIPE, log_frequency=1)
+  report = monitor.Monitor(run)
   for number in range(300):
     loss = np.nan if number % 2 else 1.0
     report.step(model.Step(None, number, 0.1, {'total_loss': loss,

@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10.data import datasets
-from cifar10.data import records
 from cifar10 import eval as eval_lib
 from cifar10 import model
+from cifar10 import train
+from cifar10.data import datasets
+from cifar10.data import records
 from cifar10.nn import augmentation
 from cifar10.runs import checkpoints
-from cifar10.runs import description
-from cifar10.runs import evaluation
 from cifar10.runs import trained as trained_lib
-from cifar10 import train
 from cifar10.util.errors import UserError
+from tests import numerics
+from tests.conftest import flags_of
 from tests.conftest import read_lines_until
 from tests.conftest import summaries_of
-from tests import numerics
+from tests.conftest import with_batch_size
+from tests.programs import run_eval
+from tests.programs import run_eval_once
 from tests.test_model import SHAPES
 from tests.test_model import TERMS
 
@@ -52,9 +54,9 @@ def expected_metrics(checkpoint, path, averages=True):
 @pytest.fixture(scope='module')
 def trained(data_dir, tmp_path_factory):
   """A run of 8 steps with checkpoints at 4 and 8."""
-  return train.train(description.Run(
-      train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
-      batch_size=32, max_steps=8, checkpoint_steps=4))
+  return train.train(with_batch_size(
+      32, train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
+      max_steps=8, checkpoint_steps=4))
 
 
 @pytest.fixture
@@ -68,10 +70,10 @@ def copy_of_trained(trained, tmp_path):
 @pytest.mark.parametrize('batch_size', [130, 60, 1000])
 def test_metrics_equal_numpys_whatever_the_batches(
     trained, monkeypatch, averages, batch_size):
-  monkeypatch.setattr(evaluation, '_BATCH_SIZE', batch_size)
+  monkeypatch.setattr(eval_lib, '_BATCH_SIZE', batch_size)
   data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
-  result = evaluation.evaluate(checkpoint, trained, data,
+  result = run_eval_once(checkpoint, trained, data,
                                use_moving_averages=averages)
   assert (result.step, result.num_examples) == (8, 130)
   expected = expected_metrics(checkpoint, data.test[0], averages)
@@ -85,7 +87,7 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
   """Equals the weighted mean of the logits of each view by itself."""
   data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
-  result = evaluation.evaluate(checkpoint, trained, data, num_examples=7,
+  result = run_eval_once(checkpoint, trained, data, num_examples=7,
                                tta=True, embeddings=3)
   assert result.features.shape == (3, 192)
   images = data.pick(data.test, range(7))
@@ -98,13 +100,13 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
     expected = session.run(tf.nn.softmax(np.tensordot(
         [0.25, 0.25, 0.125, 0.125, 0.125, 0.125], logits, 1)))
   numerics.assert_close(result.probabilities, expected, TERMS)
-  eval_lib.evaluate(trained.train_dir, str(tmp_path), run_once=True, tta=True)
+  run_eval(trained.train_dir, str(tmp_path), run_once=True, tta=True)
   assert 'cifar10 test, test-time augmentation)' in capsys.readouterr().out
 
 
 def test_evaluations_leave_nothing_in_memory(trained):
   def evaluate_and_count_graphs():
-    evaluation.evaluate(f'{trained.train_dir}/model.ckpt-8', trained,
+    run_eval_once(f'{trained.train_dir}/model.ckpt-8', trained,
                         datasets.ensure('cifar10', trained.data_dir),
                         num_examples=1)
     gc.collect()
@@ -114,16 +116,16 @@ def test_evaluations_leave_nothing_in_memory(trained):
 
 
 def test_num_examples_and_training_records(trained, tmp_path, capsys):
-  eval_lib.evaluate(trained.train_dir, str(tmp_path), eval_data='train_eval',
+  run_eval(trained.train_dir, str(tmp_path), eval_data='train_eval',
                     run_once=True)
   assert '(step 8, 300 examples,' in capsys.readouterr().out
-  eval_lib.evaluate(trained.train_dir, str(tmp_path), num_examples=7,
+  run_eval(trained.train_dir, str(tmp_path), num_examples=7,
                     run_once=True, device='/cpu:0')
   assert '(step 8, 7 examples,' in capsys.readouterr().out
 
 
 def test_events(trained, tmp_path, capsys):
-  eval_lib.evaluate(trained.train_dir, str(tmp_path))
+  run_eval(trained.train_dir, str(tmp_path))
   out = capsys.readouterr().out
   summaries = summaries_of(tmp_path)
   assert {step for _, step in summaries} == {8}
@@ -166,7 +168,7 @@ def test_a_checkpoint_of_the_2016_code(data_dir, tmp_path, capsys, version,
   tmp_path = tmp_path / 'now'
   checkpoint = str(tmp_path / 'model.ckpt-77')
   assert len(glob.glob(f'{checkpoint}.data-*')) == shards * (version == 2)
-  eval_lib.evaluate(str(tmp_path), str(tmp_path / 'eval'), data_dir=data_dir,
+  run_eval(str(tmp_path), str(tmp_path / 'eval'), data_dir=data_dir,
                     run_once=True)
   expected = expected_metrics(
       checkpoint, f'{data_dir}/cifar-10-batches-bin/test_batch.bin')
@@ -191,7 +193,7 @@ def test_a_checkpoint_deleted_while_it_is_read(copy_of_trained, tmp_path,
     restore(saver, session, path)
 
   monkeypatch.setattr(tf.train.Saver, 'restore', slow_restore)
-  eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'eval'))
+  run_eval(str(copy_of_trained), str(tmp_path / 'eval'))
   assert restored == ['model.ckpt-4', 'model.ckpt-8']
   assert '(step 8, ' in capsys.readouterr().out
   assert {step for _, step in summaries_of(tmp_path / 'eval')} == {8}
@@ -217,25 +219,25 @@ def test_a_run_that_is_shortened_or_started_afresh(copy_of_trained, trained,
 
   state = set()
   monkeypatch.setattr(eval_lib.time, 'sleep', sleep)
-  eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'eval'),
-                    interval_secs=0)
+  run_eval(str(copy_of_trained), str(tmp_path / 'eval'),
+                    eval_interval_secs=0)
   assert capsys.readouterr().out == ''
 
 
 def test_errors(copy_of_trained, data_dir, tmp_path):
   eval_dir = str(tmp_path / 'eval')
   with pytest.raises(UserError, match='empty: there is no checkpoint'):
-    eval_lib.evaluate(str(tmp_path / 'empty'), eval_dir, run_once=True)
+    run_eval(str(tmp_path / 'empty'), eval_dir, run_once=True)
 
   with pytest.raises(UserError, match='model.ckpt-8: cannot be restored: '
                      'Cannot assign a device'):
-    eval_lib.evaluate(str(copy_of_trained), eval_dir,
+    run_eval(str(copy_of_trained), eval_dir,
                       device='/job:worker/task:3')
   with pytest.raises(UserError, match='--device=cpu0: expected'):
-    eval_lib.evaluate(str(copy_of_trained), eval_dir, device='cpu0')
+    run_eval(str(copy_of_trained), eval_dir, device='cpu0')
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='file/eval: Not a directory'):
-    eval_lib.evaluate(str(copy_of_trained), str(tmp_path / 'file' / 'eval'))
+    run_eval(str(copy_of_trained), str(tmp_path / 'file' / 'eval'))
 
   # A network with other variables under the same name.
   for path in glob.glob(f'{copy_of_trained}/model.ckpt-8.*'):
@@ -246,7 +248,7 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
     tf.train.Saver().save(session, f'{copy_of_trained}/model.ckpt', 8)
   with pytest.raises(UserError, match=r'model.ckpt-8: is not of this network: '
                      r'conv1/weights.* \[\], expected \[5, 5, 3, 64\]'):
-    eval_lib.evaluate(str(copy_of_trained), eval_dir, run_once=True)
+    run_eval(str(copy_of_trained), eval_dir, run_once=True)
 
 
 def test_records_of_another_kind(trained, data_dir, tmp_path):
@@ -255,7 +257,7 @@ def test_records_of_another_kind(trained, data_dir, tmp_path):
   names = tmp_path / 'data' / 'cifar-10-batches-bin' / 'batches.meta.txt'
   names.write_text(names.read_text().replace('bird', 'bee'))
   with pytest.raises(UserError, match="'bee', .* but the run was trained on"):
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
                       data_dir=str(tmp_path / 'data'), run_once=True)
 
 
@@ -266,7 +268,7 @@ def test_training_records_that_changed(trained, data_dir, tmp_path):
   content[12345] ^= 1
   path.write_bytes(content)
   with pytest.raises(UserError, match='the training records have the checksum'):
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
                       data_dir=str(tmp_path / 'data'), run_once=True,
                       eval_data='train_eval')
 
@@ -289,7 +291,7 @@ def test_beside_a_trainer(start, data_dir, tmp_path):
                     f'--eval_dir={eval_dir}', '--eval_interval_secs=0')
   read_lines_until(evaluator, 'No checkpoint in')
   trainer = start('train', f'--data_dir={data_dir}', f'--train_dir={train_dir}',
-                  '--batch_size=8', '--max_steps=800', '--checkpoint_steps=50',
+                  '--batch_size=4', '--max_steps=800', '--checkpoint_steps=50',
                   '--keep_checkpoints=1')
   assert trainer.wait(timeout=120) == 0
   out, err = evaluator.communicate(timeout=60)
@@ -308,9 +310,9 @@ def test_beside_a_trainer_for_long(start, make_run, tmp_path):
   what another run of the same seed is worth after as many steps."""
   run = make_run(train_dir=str(tmp_path / 'train'), batch_size=4,
                  max_steps=10**6, checkpoint_steps=50, keep_checkpoints=1)
-  trainer = start('train', *(f'--{name}={getattr(run, name)}' for name in (
-      'train_dir', 'data_dir', 'batch_size', 'max_steps', 'checkpoint_steps',
-      'keep_checkpoints')), '--log_frequency=1000')
+  trainer = start('train', *flags_of(
+      run, 'train_dir', 'data_dir', 'batch_size', 'max_steps',
+      'checkpoint_steps', 'keep_checkpoints'), '--log_frequency=1000')
   evaluator = start('eval', f'--checkpoint_dir={run.train_dir}',
                     f'--eval_dir={tmp_path}/eval', '--eval_interval_secs=0')
   steps = []
@@ -329,7 +331,7 @@ def test_beside_a_trainer_for_long(start, make_run, tmp_path):
     other = train.train(make_run(train_dir=str(tmp_path / 'other'),
                                  batch_size=4, max_steps=step,
                                  keep_checkpoints=1))
-    result = evaluation.evaluate(f'{other.train_dir}/model.ckpt-{step}', other,
+    result = run_eval_once(f'{other.train_dir}/model.ckpt-{step}', other,
                                  datasets.ensure('cifar10', other.data_dir))
     for tag, value in result.metrics.items():
       assert measured[model.tag(tag), step].simple_value == np.float32(value)

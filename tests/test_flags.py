@@ -21,18 +21,19 @@ import numpy as np
 import pytest
 
 from cifar10 import cli
+from cifar10 import eval as eval_lib
+from cifar10 import model
+from cifar10 import multi_gpu_train
 from cifar10.cluster import processes
 from cifar10.data import datasets
 from cifar10.data import image_files
 from cifar10.data import importers
 from cifar10.data import records
-from cifar10 import model
-from cifar10 import multi_gpu_train
 from cifar10.networks import softmax
-from cifar10.nn import summaries
+from cifar10.runs import best
 from cifar10.runs import checkpoints
 from cifar10.runs import description
-from cifar10.runs import evaluation
+from cifar10.runs import events
 from cifar10.runs import report
 from cifar10.runs import trained
 
@@ -62,7 +63,8 @@ NETWORK = {
                           'run.recipe': softmax.RECIPE},
     '--recipe=epochs=7': {
         'run.recipe': dataclasses.replace(model.RECIPE, epochs=7.0)},
-    '--batch_size=9': {'run.batch_size': 9},
+    '--batch_size=9': {
+        'run.recipe': dataclasses.replace(model.RECIPE, batch_size=9)},
     '--dtype=bfloat16': {'run.dtype': 'bfloat16'}}
 TRAINING = {
     **DATA, **NETWORK,
@@ -110,39 +112,44 @@ CASES = [
         '--data_url=file:/a.zip': {'ensure.urls': ('file:/a.zip',)}}, WORKER),
     Case('eval', '--eval_data=holdout', {
         '--checkpoint_dir=/c': {'newest.directory': '/c',
-                                'run_of.checkpoint_dir': '/c'},
-        '--dtype=float16': {'evaluate.dtype': 'float16'},
-        '--device=/cpu:0': {'evaluate.device': '/cpu:0'},
-        '--eval_dir=/e': {'Writer.directory': '/e', 'publish.eval_dir': '/e'},
-        '--data_dir=/d': {'ensure.data_dir': '/d'},
-        '--eval_data=train_eval': {'evaluate.eval_data': 'train_eval',
-                                   'print_result.eval_data': 'train_eval'},
-        '--num_examples=9': {'evaluate.num_examples': 9},
+                                'run_of.checkpoint_dir': '/c',
+                                'options.checkpoint_dir': '/c'},
+        '--dtype=float16': {'options.dtype': 'float16'},
+        '--device=/cpu:0': {'options.device': '/cpu:0'},
+        '--eval_dir=/e': {'Writer.directory': '/e', 'publish.eval_dir': '/e',
+                          'options.eval_dir': '/e'},
+        '--data_dir=/d': {'ensure.data_dir': '/d', 'options.data_dir': '/d'},
+        '--eval_data=train_eval': {'options.eval_data': 'train_eval'},
+        '--num_examples=9': {'options.num_examples': 9},
         # Each second there is a new checkpoint, and at 400 that of the last
         # step, which does not wait.
         '--eval_interval_secs=150': {
-            'evaluated at': [0, 150, 300, 400]},
-        '--run_once': {'evaluated at': [0]},
-        '--use_moving_averages=false': {'evaluate.use_moving_averages': False},
+            'evaluated at': [0, 150, 300, 400],
+            'options.eval_interval_secs': 150},
+        '--run_once': {'evaluated at': [0], 'options.run_once': True},
+        '--use_moving_averages=false': {'options.use_moving_averages': False},
         # Three times: at 0, 300 and 400.
-        '--report': {'table.description': 'published',
+        '--report': {'table.description': 'published', 'options.report': True,
                      'out': 'a table a table a table'},
-        '--tta': {'evaluate.tta': True, 'print_result.tta': True},
-        '--embeddings=9': {'evaluate.embeddings': 9},
-        '--keep_best=/b': {'_keep_best.directory': '/b'}}),
+        '--tta': {'options.tta': True},
+        '--embeddings=9': {'options.embeddings': 9},
+        '--keep_best=/b': {'keep.directory': '/b', 'keep.precision': 0.5,
+                           'options.keep_best': '/b'}}),
     Case('predict', 'x.png', {
         '--checkpoint_dir=/c': {'run_of.checkpoint_dir': '/c',
-                                'predict.checkpoint_dir': '/c'},
-        '--dtype=float16': {'predict.dtype': 'float16'},
-        '--device=/cpu:0': {'predict.device': '/cpu:0'},
-        '--top_k=5': {'out': f'x.png {FIVE}'},
-        '--json --top_k=1': {'out': json.dumps({'file': 'x.png', 'classes': [
-            {'class': 0, 'name': 'airplane', 'probability': 0.9}]})}}),
+                                'options.checkpoint_dir': '/c'},
+        '--dtype=float16': {'options.dtype': 'float16'},
+        '--device=/cpu:0': {'options.device': '/cpu:0'},
+        '--top_k=5': {'out': f'x.png {FIVE}', 'options.top_k': 5},
+        '--json --top_k=1': {
+            'options.json': True, 'options.top_k': 1,
+            'out': json.dumps({'file': 'x.png', 'classes': [
+                {'class': 0, 'name': 'airplane', 'probability': 0.9}]})}}),
     Case('export', '', {
-        '--checkpoint_dir=/c': {'export.checkpoint_dir': '/c'},
-        '--export_dir=/x': {'export.export_dir': '/x'},
-        '--format=tflite': {'export.format': 'tflite'},
-        '--dtype=float16': {'export.dtype': 'float16'}}),
+        '--checkpoint_dir=/c': {'options.checkpoint_dir': '/c'},
+        '--export_dir=/x': {'options.export_dir': '/x'},
+        '--format=tflite': {'options.format': 'tflite'},
+        '--dtype=float16': {'options.dtype': 'float16'}}),
     Case('dataset', '', {
         '--data_dir=/d': {'ensure.data_dir': '/d'},
         '--dataset=synthetic': {'ensure.name': 'synthetic'},
@@ -182,27 +189,27 @@ def nothing(_):
 
 
 REPLACED = {
-    'train': [(None, 'train', lambda call: call['run']),
-              (evaluation, 'evaluate_newest', nothing)],
+    'train': [(None, 'train', lambda call: call['options']),
+              (eval_lib, 'evaluate_newest', nothing)],
     'multi_gpu_train': [
-        (None, 'train', lambda call: call['run']),
+        (None, 'train', lambda call: call['options']),
         (None, 'find_devices', lambda call: call['num_towers']),
         (processes, 'Chief', lambda _: contextlib.nullcontext()),
         (processes, 'serve', nothing),
         (datasets, 'ensure', nothing),
-        (evaluation, 'evaluate_newest', nothing)],
+        (eval_lib, 'evaluate_newest', nothing)],
     'eval': [
-        (None, 'publish', lambda _: 'published'),
-        (None, '_keep_best', nothing),
+        (report, 'publish', lambda _: 'published'),
+        (best, 'keep', nothing),
         (trained, 'run_of', lambda _: RUN),
         (datasets, 'ensure', nothing),
-        (evaluation, 'print_result', nothing),
+        (None, 'print_result', nothing),
         (report, 'table', lambda _: 'a table'),
-        (summaries, 'Writer', lambda _: contextlib.nullcontext())],
+        (events, 'Writer', lambda _: contextlib.nullcontext())],
     'predict': [
         (None, 'predict', lambda call: [
             (call['paths'][0], PROBABILITIES, None)]),
-        (image_files, 'find', lambda call: call['places']),
+        (image_files, 'expand', lambda call: call['places']),
         (trained, 'run_of', lambda _: RUN)],
     'export': [(None, 'export', lambda _: ('a directory', 'a checkpoint'))],
     'dataset': [(datasets, 'ensure', lambda _: DATASET),
@@ -245,8 +252,10 @@ def calls(monkeypatch, capsys, tmp_path):
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         for name, value in call.arguments.items():
-          if isinstance(value, description.Run):
-            seen.update({f'run.{key}': v for key, v in vars(value).items()})
+          if dataclasses.is_dataclass(value):
+            of_run = isinstance(value, description.Options)
+            seen.update({f'{"run" if of_run else "options"}.{key}': v
+                         for key, v in vars(value).items()})
           elif name != 'checkpoint':
             if isinstance(value, os.PathLike):
               value = str(value).replace(str(tmp_path), 'TMP')
@@ -260,6 +269,7 @@ def calls(monkeypatch, capsys, tmp_path):
 
     def evaluate(call):
       seen.setdefault('evaluated at', []).append(clock.now)
+      return types.SimpleNamespace(metrics={'Precision @ 1': 0.5})
 
     def run(main, with_arguments=False):
       names.update({*flags.FLAGS} - before)
@@ -269,6 +279,7 @@ def calls(monkeypatch, capsys, tmp_path):
           own[name] = note(own[name], result)
       if program == 'eval':
         own['time'] = clock
+        own['evaluate_once'] = note(own['evaluate_once'], evaluate)
       positional = flags.FLAGS([program, *arguments.replace(
           'TMP', str(tmp_path)).split()])[1:]
       main(*[positional] * with_arguments)
@@ -279,8 +290,7 @@ def calls(monkeypatch, capsys, tmp_path):
       patch.setattr(cli, 'run', run)
       shared = [entry for entry in REPLACED[program] if entry[0]]
       if program == 'eval':
-        shared += [(evaluation, 'evaluate', evaluate),
-                   (checkpoints, 'newest', newest)]
+        shared.append((checkpoints, 'newest', newest))
         patch.setattr(checkpoints, 'identity', lambda path: path)
       for module, name, result in shared:
         patch.setattr(module, name, note(getattr(module, name), result))

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10.data import records
 from cifar10 import inputs
 from cifar10 import model
+from cifar10.data import directories
+from cifar10.data import records
 from cifar10.nn import augmentation
+from cifar10.runs import description
 from cifar10.util.errors import UserError
 from tests import numerics
 
 TINY = records.Format(height=4, width=6, depth=3)
 RECIPE = dataclasses.replace(model.RECIPE, crop_size=4)
-DISTORT = inputs.images_of(RECIPE, TINY).distort
 
 
 @pytest.fixture
@@ -26,11 +27,21 @@ def files(tmp_path):
   return paths, images
 
 
+def data_of(files, record_format=TINY):
+  return directories.Dataset('own', record_format, files, files, '')
+
+
+def run_of(batch_size, seed=1, recipe=RECIPE, num_examples=7, **options):
+  return description.Run(
+      recipe=dataclasses.replace(recipe, batch_size=batch_size), seed=seed,
+      num_examples=num_examples, **options)
+
+
 def batches(count, files, batch_size=4, seed=1, first_step=0):
   """Returns `count` training batches as a session at first_step gets them."""
   with tf.Graph().as_default():
     global_step = tf.train.get_or_create_global_step()
-    fetches = inputs.distorted_inputs(files, TINY, DISTORT, batch_size, seed)
+    fetches = inputs.distorted_inputs(run_of(batch_size, seed), data_of(files))
     with tf.Session() as session:
       session.run(global_step.initializer)
       session.run(global_step.assign(first_step))
@@ -42,8 +53,9 @@ def test_statistics_are_of_what_is_cropped(files):
   _, images = files
   recipe = dataclasses.replace(RECIPE, normalization='mean_image')
   with tf.Graph().as_default(), tf.Session() as session:
-    preprocess = inputs.images_of(recipe, TINY, lambda: images).preprocess
-    outputs = preprocess(tf.constant(images))
+    distort = inputs.distortion(
+        recipe, TINY, 'float32', augmentation.central_crop, lambda: images)
+    outputs = distort(tf.constant(images), None)
     session.run(tf.global_variables_initializer())
     found = session.run(outputs)
   cropped = np.float64(images[:, :, 1:5])
@@ -99,13 +111,17 @@ def test_alternating_flip(files):
   paths, originals = files
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.train.get_or_create_global_step()
+    recipe = dataclasses.replace(RECIPE, normalization='unit',
+                                 alternating_flip=True)
     fetches = inputs.distorted_inputs(
-        paths, TINY, lambda images, _: images, 7, 1, alternating_flip=True)
+        run_of(7, recipe=recipe), data_of(paths),
+        augment=lambda images, size, seed: images)
     session.run(step.initializer)
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
     epochs = []
     for _ in range(4):
       images, labels = session.run(fetches)
+      images = np.rint(255 * images)
       mirrored = {}
       for image, label in zip(images, labels):
         original = originals[label]
@@ -119,7 +135,7 @@ def test_alternating_flip(files):
 
 def test_shuffle_is_a_permutation_of_each_epoch():
   n = 1000
-  order = evaluate(inputs.shuffle, np.arange(3 * n), n, 5).reshape(3, n)
+  order = evaluate(inputs.record_at, np.arange(3 * n), n, 5).reshape(3, n)
   for epoch in order:
     np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
     # No trace of the original order: correlation within 4 deviations of 0.
@@ -133,8 +149,8 @@ def test_evaluation_sees_each_record_once_in_order(files, num_examples, sizes):
   paths, originals = files
   with tf.Graph().as_default(), tf.Session() as session:
     recipe = dataclasses.replace(RECIPE, crop_size=2)
-    preprocess = inputs.images_of(recipe, TINY).preprocess
-    fetches = inputs.inputs(paths, TINY, preprocess, 3, 0, num_examples)
+    preprocess = inputs.preprocessing(recipe, TINY, 'float32')
+    fetches = inputs.inputs(paths, TINY, preprocess, 0, num_examples, 3)
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
     found = [session.run(fetches) for _ in sizes]
     with pytest.raises(tf.errors.OutOfRangeError):
@@ -150,8 +166,10 @@ def test_evaluation_sees_each_record_once_in_order(files, num_examples, sizes):
 def test_queues_deliver_every_record_and_its_label(files):
   paths, originals = files
   with tf.Graph().as_default():
-    fetches = inputs.queue_inputs(paths, TINY, DISTORT, 5, seed=1,
-                                  min_queue_examples=10)
+    # The queue holds 10 of 20 records, two passes over the files and more.
+    fetches = inputs.distorted_inputs(
+        run_of(5, num_examples=20, input='queue',
+               min_fraction_of_examples_in_queue=0.5), data_of(paths))
     runners = tf.get_collection(tf.GraphKeys.QUEUE_RUNNERS)
     assert sum(len(runner.enqueue_ops) for runner in runners) == 1 + 16
     with tf.train.MonitoredSession() as session:
@@ -175,8 +193,8 @@ def test_queues_deliver_every_record_and_its_label(files):
 def test_records_are_not_in_the_graph_and_all_is_on_the_cpu(data_dir):
   path = f'{data_dir}/cifar-10-batches-bin/data_batch_1.bin'
   with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
-    distort = inputs.images_of(model.RECIPE, records.CIFAR10).distort
-    inputs.distorted_inputs([path], records.CIFAR10, distort, 8, seed=1)
+    inputs.distorted_inputs(run_of(8, recipe=model.RECIPE, num_examples=200),
+                            data_of([path], records.CIFAR10))
   assert graph.as_graph_def().ByteSize() < 50_000
   # Reading a variable happens where it is, whatever the device says.
   assert {op.device for op in graph.get_operations()
@@ -190,4 +208,4 @@ def test_what_a_recipe_asks_for_in_vain():
       ({'augmentation': 'cut'}, "no augmentation 'cut'. Did you mean none"),
       ({'normalization': 'x'}, "no normalization 'x'. Did you mean per_image")):
     with pytest.raises(UserError, match=message):
-      inputs.images_of(dataclasses.replace(RECIPE, **change), TINY)
+      inputs.distortion(dataclasses.replace(RECIPE, **change), TINY, 'float32')

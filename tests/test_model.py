@@ -4,8 +4,8 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import model
 from cifar10.recipe import Recipe
-from tests.nn.test_layers import numpy_lrn
 from tests import numerics
+from tests.nn.test_layers import numpy_lrn
 
 SHAPES = {
     'conv1/weights': [5, 5, 3, 64], 'conv1/biases': [64],

@@ -7,11 +7,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import multi_gpu_train
-from cifar10.runs import loop
 from cifar10 import train
+from cifar10.runs import preparation
+from cifar10.runs import sessions
+from tests import numerics
 from tests.conftest import read_checkpoint
 from tests.networks.test_networks import TERMS
-from tests import numerics
 
 
 class Losses(tf.train.SessionRunHook):
@@ -28,7 +29,7 @@ class Losses(tf.train.SessionRunHook):
 
 
 def logical_cpus(count):
-  return loop.session_config(device_count={'CPU': count})
+  return sessions.config(device_count={'CPU': count})
 
 
 @pytest.mark.numerical
@@ -69,7 +70,7 @@ def test_another_number_of_towers_goes_on(make_run, capsys, tmp_path):
 @pytest.fixture
 def gpu_graph(make_run):
   """The graph of three towers on two GPUs, which need not be here."""
-  run, data = loop.prepare(make_run(num_towers=3, batch_size=4))
+  run, data = preparation.prepare(make_run(num_towers=3, batch_size=4))
   with tf.Graph().as_default() as graph:
     step = multi_gpu_train.build(run, data, ['/gpu:0', '/gpu:1', '/gpu:0'])
   return graph, step

@@ -16,23 +16,24 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tools import saved_model_cli
 
+from cifar10 import predict
+from cifar10 import train
 from cifar10.data import datasets
 from cifar10.data import records
-from cifar10 import export
-from cifar10 import predict
-from cifar10.runs import description
-from cifar10.runs import evaluation
-from cifar10 import train
 from cifar10.util.errors import UserError
+from tests.conftest import with_batch_size
+from tests.programs import run_eval_once
+from tests.programs import run_export
+from tests.programs import run_predict
 from tests.test_eval import write_2016_checkpoint
 
 
 @pytest.fixture(scope='module')
 def trained(data_dir, tmp_path_factory):
   """A run of 8 steps, whose averages are not its weights."""
-  return train.train(description.Run(
-      train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
-      batch_size=32, max_steps=8))
+  return train.train(with_batch_size(
+      32, train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
+      max_steps=8))
 
 
 @pytest.fixture(scope='module')
@@ -54,13 +55,13 @@ def evaluated(trained):
 
 
 def evaluate(run, **arguments):
-  return evaluation.evaluate(
+  return run_eval_once(
       f'{run.train_dir}/model.ckpt-{run.max_steps}', run,
       datasets.ensure(run.dataset, run.data_dir), **arguments).probabilities
 
 
 def predicted(paths, *arguments, **more):
-  return np.array([row for _, row, _ in predict.predict(
+  return np.array([row for _, row, _ in run_predict(
       paths, *arguments, **more)])
 
 
@@ -80,7 +81,7 @@ def test_other_networks_predict_and_export(make_run, pictures, tmp_path,
   expected = evaluate(run)[:5]
   np.testing.assert_allclose(predicted(pictures[:5], run.train_dir), expected,
                              rtol=1e-4, atol=1e-6)
-  directory, _ = export.export(run.train_dir, tmp_path / 'export')
+  directory, _ = run_export(run.train_dir, tmp_path / 'export')
   images = [np.asarray(Image.open(path)) for path in pictures[:5]]
   served = tf2.saved_model.load(str(directory)).signatures['images'](
       images=tf2.constant(np.array(images)))
@@ -89,17 +90,17 @@ def test_other_networks_predict_and_export(make_run, pictures, tmp_path,
 
 
 def test_the_run_is_read_once(trained, pictures, monkeypatch):
-  expected = [values for _, values, _ in predict.predict(
+  expected = [values for _, values, _ in run_predict(
       pictures[:2], trained.train_dir)]
   monkeypatch.setattr(predict.trained, 'run_of', None)
-  found = predict.predict(pictures[:2], trained.train_dir, run=trained)
+  found = run_predict(pictures[:2], trained.train_dir, run=trained)
   for (_, values, _), wanted in zip(found, expected, strict=True):
     np.testing.assert_array_equal(values, wanted)
 
 
 def test_the_2016_codes_checkpoints_predict(pictures, tmp_path):
   write_2016_checkpoint(tmp_path, 2, np.int64)
-  (path, probabilities, reason), = predict.predict(pictures[:1], str(tmp_path))
+  (path, probabilities, reason), = run_predict(pictures[:1], str(tmp_path))
   assert path == pictures[0] and reason is None
   np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)
 
@@ -144,7 +145,7 @@ def test_json_and_many_files(run_program, trained, pictures, evaluated):
 
 @pytest.fixture(scope='module')
 def exported(trained, tmp_path_factory):
-  directory, checkpoint = export.export(trained.train_dir,
+  directory, checkpoint = run_export(trained.train_dir,
                                         tmp_path_factory.mktemp('export') / 'x')
   assert directory.name == '1'
   assert checkpoint == f'{trained.train_dir}/model.ckpt-8'
@@ -325,7 +326,7 @@ def test_images_of_another_size_are_refused(exported):
 @pytest.fixture(scope='module')
 def tflite(trained, tmp_path_factory):
   path = tmp_path_factory.mktemp('tflite')
-  directory, _ = export.export(trained.train_dir, path, 'tflite')
+  directory, _ = run_export(trained.train_dir, path, 'tflite')
   assert directory == path / 'tflite' / '1'
   assert os.listdir(directory) == ['model.tflite']
   return Interpreter(str(directory / 'model.tflite'))
@@ -359,15 +360,15 @@ def test_tflite(tflite, pictures, evaluated):
 def test_versions(trained, tmp_path, monkeypatch):
   (tmp_path / '7').mkdir()
   (tmp_path / 'notes').mkdir()
-  directory, _ = export.export(trained.train_dir, tmp_path)
+  directory, _ = run_export(trained.train_dir, tmp_path)
   assert directory == tmp_path / '8'
   with pytest.raises(UserError, match='--dtype=bfloat16: --format=tflite'):
-    export.export(trained.train_dir, tmp_path, 'tflite', 'bfloat16')
+    run_export(trained.train_dir, tmp_path, 'tflite', 'bfloat16')
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='file: File exists'):
-    export.export(trained.train_dir, tmp_path / 'file')
+    run_export(trained.train_dir, tmp_path / 'file')
   with pytest.raises(UserError, match='there is no checkpoint'):
-    export.export(tmp_path / 'nothing', tmp_path)
+    run_export(tmp_path / 'nothing', tmp_path)
 
   # Nothing that could be taken for a version is there before it is complete.
   def save(builder):
@@ -377,7 +378,7 @@ def test_versions(trained, tmp_path, monkeypatch):
   numbered = []
   monkeypatch.setattr(tf.saved_model.Builder, 'save', save)
   with pytest.raises(UserError, match='x: No space left'):
-    export.export(trained.train_dir, tmp_path)
+    run_export(trained.train_dir, tmp_path)
   assert sorted(numbered[0]) == ['7', '8']
   assert sorted(os.listdir(tmp_path)) == ['7', '8', 'file', 'notes']
 

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from cifar10.networks import NETWORKS
 from cifar10 import recipe as recipe_lib
+from cifar10.networks import NETWORKS
 from cifar10.recipe import Recipe
 from cifar10.util.errors import UserError
 
@@ -27,9 +27,9 @@ def test_override():
 @pytest.mark.parametrize('text, message', [
     ('learning_rat=1', "recipe field 'learning_rat'. Did you mean learning"),
     ('xyz=1', 'Did you mean epochs or batch_size or '),
-    ('batch_size=1.5', "batch_size='1.5': expected int"),
-    ('epochs=', "epochs='': expected float"),
-    ('epochs', "epochs='': expected float"),
+    ('batch_size=1.5', "batch_size='1.5': expected an integer"),
+    ('epochs=', "epochs='': expected a finite number"),
+    ('epochs', "epochs='': expected a finite number"),
     ('alternating_flip=1', 'alternating_flip=1: expected true or false'),
     ('knots=5', "knots='5': expected epoch:factor"),
     ('knots=5:x', "knots='5:x': expected epoch:factor"),

@@ -1,1 +1,1 @@
-"""Several hosts that train together."""
+"""Training on several hosts."""

@@ -1,13 +1,13 @@
-r"""The processes of a cluster, as the environment variable TF_CONFIG has them.
+r"""Runs the processes of a cluster, which is described by TF_CONFIG.
 
     TF_CONFIG='{"cluster": {"chief": ["h0:2222"], "worker": ["h1:2222"]},
                 "task": {"type": "chief", "index": 0}}'
 
-The chief builds the whole graph, keeps the variables, and trains; workers lend
-it their devices (in-graph replication), through TensorFlow's own gRPC servers.
-What a worker and the chief have to tell each other, are two resources of the
-worker's process: a variable `announcement`, of what its data is, and a queue
-`end`, on which the worker waits. Both outlive the chief, if it is restarted.
+The chief builds the whole graph, holds the variables, and trains. Workers lend
+it their devices (in-graph replication) through TensorFlow's gRPC servers. A
+worker and the chief communicate through two resources of the worker's process:
+a variable `announcement`, which describes the worker's data, and a queue `end`,
+on which the worker waits. Both are kept when the chief is restarted.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ import uuid
 import tensorflow.compat.v1 as tf
 
 from cifar10.util import console
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 
 _POLL_SECS = 1
 _MUST_BE_EQUAL = {'count': 'number of training records',
@@ -31,18 +31,20 @@ _MUST_BE_EQUAL = {'count': 'number of training records',
 
 
 class Lost(Exception):
-  """Workers ended while they were needed."""
+  """Raised if workers ended during the training."""
 
 
 def say(text):
-  """Prints a line of text, with the time."""
+  """Prints a line of text with the time."""
   print(f'{console.timestamp()}: {text}', flush=True)
 
 
 @contextlib.contextmanager
 def _session(target, *tasks):
-  """Yields a session of a graph of its own, in which only `tasks` take part,
-  and the resources of the last one, which is a worker."""
+  """Yields a session with a new graph, and two resources of a worker.
+
+  Only `tasks` take part in the session. The last one is the worker.
+  """
   filters = [task.device for task in tasks]
   with tf.Graph().as_default(), tf.device(f'{filters[-1]}/cpu:0'):
     announcement = tf.get_variable('announcement', [], tf.string,
@@ -57,17 +59,17 @@ def _start_server(cluster):
   """Returns a tf.train.Server for this process.
 
   Raises:
-    UserError: its port is taken.
+    UserError: the port is in use.
   """
   jobs = {'chief': [cluster.chief.address]}
   if cluster.workers:
     jobs['worker'] = [task.address for task in cluster.workers]
   port = cluster.me.address.rpartition(':')[2]
   print(f'{cluster.me}: listens on port {port} of every network interface, and '
-        'does what anybody who connects says, without a password: for '
-        'networks that you trust, only.', flush=True)
-  # Otherwise a call to a process that has ended, such as the one that closes
-  # a session, waits until that is back.
+        'executes requests of all clients, without a password. Use it only in '
+        'networks that you trust.', flush=True)
+  # Otherwise, calls to a process that has ended wait until it is back. Closing
+  # a session makes these calls.
   os.environ.setdefault('GRPC_FAIL_FAST', 'true')
   try:
     return tf.train.Server(
@@ -79,16 +81,15 @@ def _start_server(cluster):
 
 
 def serve(cluster, data):
-  """Lends the devices of this process, a worker, until the chief says that it
-  is done.
+  """Lends the devices of this process, a worker, to the chief until it ends.
 
   Args:
     cluster: the `Cluster`.
-    data: the `directories.Dataset` that this worker finds.
+    data: the `directories.Dataset` of this worker.
 
   Raises:
-    UserError: what the chief says that ended it; or the port is taken.
-    SystemExit: a signal came, see `console.received_signals()`.
+    UserError: the chief ended with an error, or the port is in use.
+    SystemExit: a signal was received, see `console.received_signals()`.
   """
   server = _start_server(cluster)
   with console.received_signals() as signals, _session(
@@ -96,7 +97,7 @@ def serve(cluster, data):
     value = tf.placeholder(tf.string, [])
     announce, size, dequeue = announcement.assign(value), end.size(), (
         end.dequeue())
-    session.run(announce, {value: json.dumps(_describe(data))})
+    session.run(announce, {value: json.dumps(_announcement_of(data))})
     present = None
     while not signals and not session.run(size):
       before, present = present, cluster.chief.listens()
@@ -111,26 +112,26 @@ def serve(cluster, data):
   say(f'{cluster.me}: {cluster.chief} has ended, and so does this')
 
 
-def _describe(data):
-  """Returns what there is to know of this process, for JSON."""
+def _announcement_of(data):
+  """Returns the announcement of this process, for JSON."""
   return {'process': uuid.uuid4().hex, 'train': list(data.train),
           'count': data.count(data.train), 'checksum': data.checksum,
           'gpus': len(tf.config.list_physical_devices('GPU'))}
 
 
 class Host(NamedTuple):
-  """What the chief needs to know of a host to put towers on it."""
-  device: str  # What the names of its devices begin with.
-  gpus: int  # How many it has.
+  """A host on which the chief can place towers."""
+  device: str  # Prefix of the names of its devices.
+  gpus: int  # Number of its GPUs.
   files: tuple  # Paths of its training records.
 
 
 class Chief:
-  """The chief's view of its cluster.
+  """The chief's view of its cluster, a context manager.
 
-  To be used in a `with`: when that ends, for good or with an error, all workers
-  that are there are told to end too. Not on SIGTERM or SIGHUP, after which
-  something will start the chief again: they wait for it.
+  At the end of the `with` block, also after an error, the chief ends all
+  reachable workers. After SIGTERM or SIGHUP, it does not: the workers wait for
+  the chief to be restarted.
   """
 
   def __init__(self, cluster):
@@ -140,13 +141,12 @@ class Chief:
       cluster: the `Cluster`.
 
     Raises:
-      UserError: its port is taken.
+      UserError: the port is in use.
     """
     self._cluster = cluster
-    self._announcements = {}  # What workers said, by `Task`.
-    self._expected = {}  # What they have to say.
+    self._announcements = {}  # The last announcement of each worker, by `Task`.
+    self._expected = {}  # Required values in announcements, by `Task`.
     self._server = _start_server(cluster)
-    self.target = self._server.target  # For sessions.
     self.device = cluster.chief.device
 
   def __enter__(self):
@@ -163,7 +163,7 @@ class Chief:
       try:
         if not task.listens():
           raise tf.errors.UnavailableError(None, None, 'does not answer')
-        with _session(self.target, self._cluster.chief, task) as (
+        with _session(self._server.target, self._cluster.chief, task) as (
             session, _, end):
           session.run(end.enqueue(problem),
                       options=tf.RunOptions(timeout_in_ms=5000))
@@ -171,39 +171,64 @@ class Chief:
         say(f'{task} could not be told to end: {filesystem.reason(e)}')
 
   def hosts(self, data):
-    """Waits until all workers are there.
+    """Waits until all workers are ready.
 
     Args:
       data: the `directories.Dataset` of the chief.
 
     Returns:
-      A `Host` for each task, the chief first.
+      List with a `Host` for each task, the chief first.
 
     Raises:
-      UserError: a worker has other records.
-      SystemExit: a signal came, see `console.received_signals()`.
+      UserError: a worker has other training records than the chief.
+      SystemExit: a signal was received, see `console.received_signals()`.
     """
-    mine = _describe(data)
+    mine = _announcement_of(data)
     self._expected = {task: {'count': mine['count'],
                              'checksum': mine['checksum']}
                       for task in self._cluster.workers}
-    # Not by KeyboardInterrupt, which is lost while Python frees a session.
+    # A KeyboardInterrupt would be lost while Python frees a session.
     with console.received_signals() as signals:
-      self.wait(signals)
-    # What is in the graph has to stay so.
+      self._wait(signals)
+    # From now on, the graph depends on the announcements.
     self._expected = dict(self._announcements)
     return [Host(task.device, found['gpus'], tuple(found['train']))
             for task, found in ((self._cluster.chief, mine),
                                 *self._announcements.items())]
 
-  def wait(self, signals=()):
-    """Waits until all workers are there, and have what they should.
+  def repeat_until_done(self, train):
+    """Calls train(target) until a call returns without losing workers.
+
+    After a loss, waits until all workers are back.
 
     Args:
-      signals: list; once anything is in it, waiting ends.
+      train: function that takes the address of the session's server.
 
     Raises:
-      UserError: a worker has other records than the chief, or than it had.
+      UserError: a worker has come back with other files, records or GPUs.
+      SystemExit: a signal was received, see `console.received_signals()`.
+    """
+    with console.received_signals() as signals:
+      while not signals:
+        try:
+          with self._watching():
+            train(self._server.target)
+            return
+        except Lost as e:
+          say(f'lost {e}')
+        self._wait(signals)
+      print(f'{signal.Signals(signals[0]).name}: stopped while workers were '
+            'away. The same command, without --fresh, goes on from the last '
+            'checkpoint.', flush=True)
+
+  def _wait(self, signals):
+    """Waits until all workers are ready, and checks their announcements.
+
+    Args:
+      signals: list. Waiting ends when it is not empty.
+
+    Raises:
+      UserError: an announcement does not have the required values.
     """
     missing = None
     while not signals:
@@ -231,25 +256,30 @@ class Chief:
             + '; '.join(different))
 
   @contextlib.contextmanager
-  def watching(self):
-    """Raises `Lost` in place of what TensorFlow raises when workers have ended
-    or have been restarted meanwhile, or did not answer."""
+  def _watching(self):
+    """Raises `Lost` instead of a TensorFlow error if workers have ended, have
+    restarted, or did not answer."""
     try:
       yield
-    except tf.errors.OpError as e:
+    except (UserError, tf.errors.OpError) as e:
+      # filesystem.explained() converts TensorFlow errors to UserError.
+      error = e.__cause__ if isinstance(e, UserError) else e
+      if not isinstance(error, tf.errors.OpError):
+        raise
       lost = [str(task) for task, before in self._announcements.items()
               if self._announcement(task) != before]
-      if not lost and not isinstance(e, (tf.errors.AbortedError,
-                                         tf.errors.UnavailableError)):
+      if not lost and not isinstance(error, (tf.errors.AbortedError,
+                                             tf.errors.UnavailableError)):
         raise
-      raise Lost(', '.join(lost) or filesystem.reason(e)) from None
+      raise Lost(', '.join(lost) or filesystem.reason(error)) from None
 
   def _announcement(self, task):
-    """Returns what a worker says of itself, None while it does not."""
+    """Returns a worker's announcement; None if it is not available."""
     if not task.listens():
       return None
     with contextlib.suppress(tf.errors.OpError), _session(
-        self.target, self._cluster.chief, task) as (session, announcement, _):
+        self._server.target, self._cluster.chief, task) as (
+            session, announcement, _):
       if session.run(announcement.is_initialized()):
         return json.loads(session.run(announcement.read_value()))
     return None

@@ -1,5 +1,4 @@
-"""The environment variable TF_CONFIG: the processes of a cluster, and which of
-them this one is."""
+"""Parses the environment variable TF_CONFIG, which describes a cluster."""
 
 import dataclasses
 import json
@@ -27,20 +26,21 @@ class Task(NamedTuple):
 
   @property
   def device(self):
-    """What the names of its devices begin with."""
+    """Prefix of the names of its devices."""
     return f'/job:{self.job}/task:{self.index}'
 
   def listens(self):
     """Returns whether a server answers at its address.
 
-    One that speaks HTTP/2, as gRPC does, says so without being asked. That of a
-    process that is stopped says nothing, and calls to it would wait for ever.
+    HTTP/2 servers, which include gRPC servers, send data when a client
+    connects. The server of a stopped process sends nothing, and calls to it
+    would wait forever.
     """
     host, _, port = self.address.rpartition(':')
     try:
       with socket.create_connection((host.strip('[]'), int(port)), 2) as s:
         return bool(s.recv(1))
-    except (OSError, UnicodeError):  # The latter of names that cannot be.
+    except (OSError, UnicodeError):  # UnicodeError: invalid host name.
       return False
 
 
@@ -49,9 +49,9 @@ class Cluster:
   """All tasks of a cluster.
 
   Attributes:
-    chief: the `Task` that trains.
-    workers: tuple of the `Task`s that help.
-    me: the `Task` that is this process.
+    chief: the `Task` of the chief, which trains.
+    workers: tuple of the `Task`s of the workers.
+    me: the `Task` of this process.
   """
   chief: Task
   workers: tuple
@@ -59,10 +59,10 @@ class Cluster:
 
 
 def from_environment():
-  """Returns the `Cluster` that TF_CONFIG describes, None without one.
+  """Returns the `Cluster` that TF_CONFIG describes; None if it has no cluster.
 
   Raises:
-    UserError: it describes none that there can be.
+    UserError: TF_CONFIG is invalid.
   """
   text = os.environ.get('TF_CONFIG', '').strip()
   if not text:

@@ -1,1 +1,1 @@
-"""Data on disk: record files, image files, and how they get there."""
+"""Data on disk: record files and image files."""

@@ -1,28 +1,25 @@
-"""The published datasets: where their archives are, and how to make record
-files of them: of binary ones, which are copied, or of Python pickles."""
+"""Finds the archives of the published datasets and makes record files of them.
+
+Binary files of an archive are copied; Python pickles are converted.
+"""
 
 import dataclasses
-import gzip
 import pathlib
 import shutil
 import tarfile
 import urllib.parse
-import zlib
 
 from cifar10.data import directories
 from cifar10.data import download
 from cifar10.data import pickles
 from cifar10.data import records
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
-
-# An archive holds 186 MB; a few bytes of gzip can hold any number.
-_LARGEST = 1 << 28
+from cifar10.util.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-  """A published archive, known by its size in bytes and MD5."""
+  """A published archive, identified by its size in bytes and its MD5."""
   name: str
   size: int
   md5: str
@@ -31,16 +28,17 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """What was published of a dataset.
+  """A published dataset.
 
   Attributes:
-    title: what people call it.
-    archives: `Archive`s, each of which has all of it.
-    extracted: name of the directory that one extracts to.
-    binary: what files with records, or with the names of the classes, are to
-      be called, by the names they have there.
-    pickled: the same, of files with pickles.
-    format: `records.Format`, but for the names of the classes.
+    title: name of the dataset for messages.
+    archives: tuple of `Archive`s. Each contains the complete dataset.
+    extracted: name of the directory that an archive extracts to.
+    binary: dict from the names of files in an archive, with records or class
+      names, to the names of their copies.
+    pickled: dict from the names of pickles in an archive to the names of the
+      files that they are converted to.
+    format: `records.Format`. The archive determines the class names.
   """
   title: str
   archives: tuple
@@ -90,18 +88,19 @@ SOURCES = {
 
 
 def prepare(directory, source, urls=()):
-  """Makes a directory of record files, from the first place that has them or
-  that they can be had from.
+  """Creates a directory of record files.
+
+  Uses extracted files or an archive beside the directory if there are any, and
+  downloads an archive otherwise.
 
   Args:
-    directory: pathlib.Path of it; archives and extracted files beside it are
-      used.
+    directory: pathlib.Path of the directory to create.
     source: the `Source`.
-    urls: where to download from, instead of the known places. Their paths end
-      in the archive's name; parameters, such as a signature, may follow.
+    urls: URLs to download from instead of the known ones. Their paths end in
+      the name of an archive; parameters, for example a signature, may follow.
 
   Raises:
-    UserError: there is no getting them, or what there is is damaged.
+    UserError: the dataset cannot be downloaded, or a file is damaged.
   """
   data_dir = directory.parent
   extracted = data_dir / source.extracted
@@ -141,46 +140,36 @@ def prepare(directory, source, urls=()):
 
   tried = '\n'.join(f'  {place}: {reason}' for place, reason in failures)
   there_is_no = f'there is no {source.title} in {data_dir}'
-  raise UserError(f"""{there_is_no}, and no getting it:
+  raise UserError(f"""{there_is_no}, and it could not be downloaded:
 {tried}
 Ways out:
   copy {names} to {data_dir}/
   --data_url=URL, or file:///PATH, of a copy of one of them
-  --dataset=synthetic: pictures made up on the spot, to try the programs""")
+  --dataset=synthetic: generated pictures, to try the programs""")
 
 
 def _is_of(url, archive):
-  """Returns whether a URL is of an archive, with whatever parameters."""
+  """Returns whether a URL names an archive, ignoring its parameters."""
   return urllib.parse.urlsplit(url).path.endswith(archive.name)
 
 
 def extract(directory, archive, source):
-  """Fills a directory from an archive, with the files that are wanted, wherever
-  else in it they say they want to go.
+  """Fills a directory with record files from an archive.
+
+  Files are recognized by their names. Their folders in the archive are ignored.
 
   Args:
     directory: pathlib.Path of the directory.
-    archive: path of the .tar.gz file.
+    archive: path of the .tar.gz file, whose MD5 has been verified.
     source: the `Source`.
 
   Raises:
-    UserError: it is damaged, or lacks a file.
+    UserError: a file is missing.
   """
-  try:
-    with gzip.open(archive) as file, tarfile.open(
-        fileobj=_Bounded(file)) as tar:
-      convert(directory, archive, source, (
-          (pathlib.PurePath(member.name).name, tar.extractfile(member))
-          for member in tar if _is_plain(member)))
-  except (tarfile.TarError, gzip.BadGzipFile, EOFError, ValueError,
-          zlib.error) as e:
-    raise UserError(f'{archive}: cannot be extracted: {e}') from e
-
-
-def _is_plain(member):
-  """Returns whether a tarfile.TarInfo is of a file whose content is all in the
-  archive: sparse files have gaps, of any size."""
-  return member.isreg() and not member.issparse()
+  with tarfile.open(archive) as tar:
+    convert(directory, archive, source, (
+        (pathlib.PurePath(member.name).name, tar.extractfile(member))
+        for member in tar if member.isreg()))
 
 
 def convert(directory, place, source, files):
@@ -188,12 +177,12 @@ def convert(directory, place, source, files):
 
   Args:
     directory: pathlib.Path of the directory.
-    place: what the files are from, for messages.
+    place: path of the archive or directory of the files, for messages.
     source: the `Source`.
-    files: iterable of (name, binary file object), others among them.
+    files: iterable of (name, binary file object). Unknown names are ignored.
 
   Raises:
-    UserError: one is missing, or holds what it should not.
+    UserError: a file is missing or invalid.
   """
   for name, file in files:
     with file:
@@ -217,28 +206,8 @@ def convert(directory, place, source, files):
 def _write_format(directory, place, source):
   names = directory / directories.NAMES
   if not names.exists():
-    raise UserError(f'{place}: has no names of classes. Complete it, or move '
-                    'it away')
+    raise UserError(f'{place}: has no file of class names. Complete it, or '
+                    'move it away')
   directories.write_format(directory, dataclasses.replace(
       source.format, class_names=tuple(
           filesystem.read_text(names).split())))
-
-
-class _Bounded:
-  """Passes on what tarfile asks of a file, up to a size."""
-
-  def __init__(self, file):
-    self._file = file
-    self.tell = file.tell
-
-  def read(self, size):
-    self._check(self._file.tell() + size)
-    return self._file.read(size)
-
-  def seek(self, position):
-    self._check(position)
-    return self._file.seek(position)
-
-  def _check(self, end):
-    if end > _LARGEST:
-      raise ValueError(f'holds more than {_LARGEST:,} bytes')

@@ -1,16 +1,16 @@
-"""The datasets by name: finds, downloads, verifies and converts their files.
+"""Finds, downloads, verifies and converts the files of a dataset.
 
-CIFAR-10's archive exists with binary records and with Python pickles; either
-will do, and so will what somebody extracted from it:
+CIFAR-10's archive exists with binary records and with Python pickles. Either
+archive can be used, and so can the files extracted from it:
 
     DATA_DIR/cifar-10-batches-bin/      used as it is
     DATA_DIR/cifar-10-batches-py/       converted
     DATA_DIR/cifar-10-binary.tar.gz     extracted
     DATA_DIR/cifar-10-python.tar.gz     extracted and converted
 
---dataset=cifar100 does the same with CIFAR-100, into DATA_DIR/cifar100/;
---dataset=synthetic makes up records in DATA_DIR/synthetic/. One's own pictures
-are in DATA_DIR/own/, which is then what DATA_DIR is taken to hold.
+--dataset=cifar100 does the same with CIFAR-100, into DATA_DIR/cifar100/.
+--dataset=synthetic generates records in DATA_DIR/synthetic/. Imported pictures
+are in DATA_DIR/own/. If that exists, it is the default dataset of DATA_DIR.
 """
 
 import dataclasses
@@ -20,35 +20,33 @@ from cifar10.data import archives as archives_lib
 from cifar10.data import directories
 from cifar10.data import records
 from cifar10.data import synthetic
+from cifar10.util import filesystem
 from cifar10.util.errors import look_up
 from cifar10.util.errors import UserError
-from cifar10.util import filesystem
-
-# The directory of each, in data_dir.
-DATASETS = {'cifar10': 'cifar-10-batches-bin', 'cifar100': 'cifar100',
-            'synthetic': 'synthetic', 'own': 'own'}
 
 
 def ensure(name, data_dir, urls=(), archives=None):
-  """Makes sure that the record files are there, and sound.
+  """Checks the record files of a dataset, and creates them if needed.
 
   Args:
-    name: one of DATASETS; None: `own` where there is such, else `cifar10`.
-    data_dir: directory to find them below, or to put them there.
-    urls: where to download from, instead of the known places, see
+    name: one of `directories.DATASETS`; None: `own` if data_dir has it, else
+      `cifar10`.
+    data_dir: parent of the dataset's directory.
+    urls: URLs to download from instead of the known ones, see
       `archives.prepare()`.
-    archives: `archives.Archive`s to use, instead of the known ones.
+    archives: `archives.Archive`s to use instead of the known ones.
 
   Returns:
     The `directories.Dataset`.
 
   Raises:
-    UserError: there is no getting them, or a file is damaged.
+    UserError: the files cannot be created, or a file is damaged.
   """
   data_dir = pathlib.Path(data_dir).absolute()
   if name is None:
-    name = 'own' if (data_dir / DATASETS['own']).exists() else 'cifar10'
-  directory = data_dir / look_up(name, DATASETS, 'dataset')
+    own = data_dir / directories.DATASETS['own']
+    name = 'own' if own.exists() else 'cifar10'
+  directory = data_dir / look_up(name, directories.DATASETS, 'dataset')
   with filesystem.explained(data_dir):
     if not directory.exists():
       if name == 'own':
@@ -65,7 +63,7 @@ def ensure(name, data_dir, urls=(), archives=None):
           if archives is not None:
             source = dataclasses.replace(source, archives=tuple(archives))
           archives_lib.prepare(directory, source, urls)
-    return directories.read(name, directory)
+    return directories.load(name, directory)
 
 
 def _synthesize(directory):

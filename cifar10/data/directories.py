@@ -1,10 +1,10 @@
-"""A directory of record files, and what lies beside them.
+"""Directories of record files, and the files that describe the records.
 
-    data_batch_1.bin, ...  to train on
-    test_batch.bin         to evaluate on
-    batches.meta.txt       names of the classes, one a line
-    format.json            sizes of the records; without it, CIFAR-10's
-    checksums.txt          CRC-32 of all of them, if this package made them
+    data_batch_1.bin, ...  training records
+    test_batch.bin         test records
+    batches.meta.txt       class names, one per line
+    format.json            sizes of the records; default: those of CIFAR-10
+    checksums.txt          CRC-32 of each file; optional
 """
 
 import contextlib
@@ -18,28 +18,31 @@ import zlib
 import numpy as np
 
 from cifar10.data import records
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 
+# Names of the datasets, and of their directories in data_dir.
+DATASETS = {'cifar10': 'cifar-10-batches-bin', 'cifar100': 'cifar100',
+            'synthetic': 'synthetic', 'own': 'own'}
 NAMES, FORMAT, CHECKSUMS = 'batches.meta.txt', 'format.json', 'checksums.txt'
 TEST = 'test_batch.bin'
 
 
 def training_file(number):
-  """Returns the name of a file of training records; the first is 1."""
+  """Returns the name of a file of training records. Numbers start at 1."""
   return f'data_batch_{number}.bin'
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Record files, present and checked.
+  """The record files of a dataset, after they have been checked.
 
   Attributes:
-    name: one of datasets.DATASETS.
+    name: one of DATASETS.
     format: the `records.Format` of all files.
-    train: paths of the files to train on, in the order of their numbers.
-    test: paths of the files to evaluate on.
-    checksum: CRC-32 of the files to train on, in hexadecimal.
+    train: tuple of paths of the training files, in numerical order.
+    test: tuple of paths of the test files.
+    checksum: CRC-32 of the training files' own CRC-32s, in hexadecimal.
   """
   name: str
   format: records.Format
@@ -48,36 +51,36 @@ class Dataset:
   checksum: str
 
   def count(self, files):
-    """Returns how many records these of its files hold."""
+    """Returns the number of records in some of the dataset's files."""
     return sum(records.count(path, self.format) for path in files)
 
   def read_images(self, files):
-    """Returns the images in these of its files, uint8 [n, height, width, depth]
-    array."""
+    """Returns all images in some of the dataset's files, as a uint8 [n, height,
+    width, depth] array."""
     return np.concatenate([
         records.images(records.read(path, self.format), self.format)
         for path in files])
 
   def pick(self, files, indices):
-    """Returns some of the images in these of its files, uint8 [n, height,
-    width, depth] array."""
+    """Returns the images at `indices` in some of the dataset's files, as a
+    uint8 [n, height, width, depth] array."""
     images = [records.images(records.read(path, self.format), self.format)
               for path in files]
     ends = np.cumsum([len(part) for part in images])
     where = np.searchsorted(ends, indices, side='right')
-    return np.array([images[k][i - ends[k]]  # Counted from the end.
+    return np.array([images[k][i - ends[k]]  # A negative index.
                      for k, i in zip(where, indices)])
 
 
-def read(name, directory):
-  """Returns the `Dataset` of the record files in `directory`, all checked.
+def load(name, directory):
+  """Checks the record files in a directory and returns the `Dataset`.
 
   Args:
-    name: of the dataset.
+    name: name of the dataset.
     directory: pathlib.Path of the directory.
 
   Raises:
-    UserError: a file is missing, or damaged.
+    UserError: a file is missing or damaged.
   """
   train = [p for p in directory.glob('data_batch_*.bin')
            if re.fullmatch(r'data_batch_\d+\.bin', p.name)]
@@ -86,7 +89,7 @@ def read(name, directory):
   for path in train or [directory / training_file(1)], test:
     if not path[0].exists():
       raise UserError(f'{path[0]}: is missing. Put it there, or move '
-                      f'{directory} away to have it made anew')
+                      f'{directory} away to have it created again')
   checksums = _verify(directory, [path.name for path in train + test])
   record_format = _read_format(directory)
   for path in train + test:
@@ -98,10 +101,10 @@ def read(name, directory):
 
 @contextlib.contextmanager
 def create(directory):
-  """Yields a directory to fill, which gets its name when it is complete.
+  """Yields a temporary directory to fill, and renames it when it is complete.
 
   Args:
-    directory: pathlib.Path of it; there is none yet.
+    directory: pathlib.Path of the final directory, which must not exist.
   """
   part = directory.with_name(directory.name + '.part')
   shutil.rmtree(part, ignore_errors=True)
@@ -118,7 +121,7 @@ def create(directory):
 
 
 def write_format(directory, record_format):
-  """Writes what the records in a directory are like."""
+  """Writes the files that describe the records in a directory."""
   sizes = dataclasses.asdict(record_format)
   names = sizes.pop('class_names')
   (directory / FORMAT).write_text(json.dumps(sizes, indent=2) + '\n')
@@ -161,8 +164,11 @@ def _checksum_of_state(path, unused_state):
 
 
 def _verify(directory, names):
-  """Returns the checksums of files by their names. They and others must be what
-  was noted when the directory was made, unless somebody else made it."""
+  """Returns the CRC-32s of files by their names.
+
+  If the directory has a list of checksums, raises UserError unless the list
+  contains these files and every file in it matches.
+  """
   noted = directory / CHECKSUMS
   expected = {}
   if noted.exists():
@@ -180,5 +186,5 @@ def _verify(directory, names):
       raise UserError(
           f'{path}: has the CRC-32 {found[name]}, expected {expected[name]}, '
           f'as when it was made. Restore it, or move {directory} away to have '
-          'it made anew')
+          'it created again')
   return found

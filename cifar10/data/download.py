@@ -1,7 +1,7 @@
-"""Downloads one file that is known by its size and MD5, from whoever has it.
+"""Downloads a file of known size and MD5 from the first source that works.
 
-Bytes go to a `.part` file that the next attempt, the next source or the next
-process goes on with; only a whole, verified file counts.
+A partial file is continued by the next attempt, source or process. A download
+is complete only when size and MD5 have been verified.
 """
 
 import errno
@@ -15,27 +15,27 @@ import time
 import urllib.error
 import urllib.request
 
-from cifar10.util.progress import Progress
+from cifar10.util.console import Progress
 
 _CHUNK = 1 << 16
-# A source that delivers less, in bytes a second over so many seconds, is left
-# for the next one. (The official server has been seen at 50 kB/s.)
+# A source that delivers less than _LEAST_SPEED bytes per second in _SPEED_SECS
+# seconds is given up. (The official server has been seen at 50 kB/s.)
 _LEAST_SPEED, _SPEED_SECS = 5000, 30
 
 
 def fetch(urls, part, size, md5, timeout=5):
-  """Downloads to `part` from the first of `urls` that delivers.
+  """Downloads a file to `part` from the first of `urls` that works.
 
   Args:
-    urls: where to try, in this order; also file://.
-    part: path of the file to write, or to complete.
-    size: its size, in bytes.
-    md5: its MD5, in hexadecimal.
-    timeout: seconds that a source may stay silent.
+    urls: URLs to try, in this order. They may be file:// URLs.
+    part: path of the file to write or to complete.
+    size: size of the file, in bytes.
+    md5: MD5 of the file, in hexadecimal.
+    timeout: seconds to wait for data before a source fails.
 
   Returns:
-    List of (url, reason) of those that failed; whole and verified is the file
-    if they are fewer than `urls`.
+    List of (url, reason) for the URLs that failed. The file is complete and
+    verified if the list is shorter than `urls`.
   """
   failures = []
   for url in urls:
@@ -45,14 +45,14 @@ def fetch(urls, part, size, md5, timeout=5):
     except (OSError, http.client.HTTPException, ValueError) as e:
       if isinstance(e, OSError) and (
           e.filename == part or e.errno in (errno.ENOSPC, errno.EDQUOT)):
-        raise  # That is not the source's fault.
+        raise  # Not the fault of the source.
       reason = getattr(e, 'reason', None) or e
       failures.append((url, str(reason) or type(reason).__name__))
   return failures
 
 
 def mismatch(path, size, md5):
-  """Returns what is wrong with the file at `path`, None if it is the one."""
+  """Returns how a file differs from the expected one; None if it does not."""
   found = os.path.getsize(path)
   if found != size:
     return f'has {found:,} bytes, expected {size:,}'
@@ -66,7 +66,7 @@ def mismatch(path, size, md5):
 
 
 def _fetch_from(url, part, size, md5, timeout):
-  """Completes `part` from one source, going on for as long as it delivers."""
+  """Completes `part` from one source, reconnecting while it makes progress."""
   resumed = _size(part) > 0
   while True:
     start = _size(part)
@@ -74,7 +74,7 @@ def _fetch_from(url, part, size, md5, timeout):
       try:
         _append_from(url, part, size, timeout)
       except (OSError, http.client.HTTPException):
-        # A connection cut off after a fair share is worth another one.
+        # Each connection must deliver 1%, so that the loop ends.
         if _size(part) - start < max(1, size // 100):
           raise
         continue
@@ -84,18 +84,18 @@ def _fetch_from(url, part, size, md5, timeout):
     os.remove(part)
     if not resumed:
       raise ValueError(problem)
-    resumed = False  # The bad bytes may have been there before.
+    resumed = False  # An earlier source may have sent the bad bytes.
 
 
 def _append_from(url, part, size, timeout):
-  """Appends what `part` lacks, up to `size` bytes in all."""
+  """Appends the missing bytes to `part`, up to `size` bytes in total."""
   with open(part, 'ab') as f:
     start = f.tell()
     headers = {'Range': f'bytes={start}-'} if start else {}
     print(f'Downloading {url} ({size / 1e6:,.1f} MB)', file=sys.stderr)
     request = urllib.request.Request(url, headers=headers)
     with _open(request, timeout) as response:
-      # Without support for ranges the file comes from its beginning.
+      # A server without support for ranges sends the whole file.
       skip = 0 if response.status == 206 else start
       length = response.headers.get('Content-Length')
       expected = size - start + skip
@@ -122,8 +122,11 @@ def _append_from(url, part, size, timeout):
 
 
 def _open(request, timeout):
-  """Returns what urlopen() does, or raises what it raises, but in a bounded
-  time: its own timeout bounds silences, not headers that come byte by byte."""
+  """Calls urlopen(), with a limit on the total time.
+
+  The timeout of urlopen() limits each wait for data, but not the total time of
+  headers that arrive byte by byte.
+  """
   answers = queue.SimpleQueue()
 
   def answer():

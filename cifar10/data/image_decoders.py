@@ -1,8 +1,8 @@
-"""Decodes JPEG, PNG, GIF and BMP files in the graph, to what a person sees: the
-right way up, and on white where a picture is transparent.
+"""Decodes JPEG, PNG, GIF and BMP files in the graph.
 
-TensorFlow decodes what it decodes right. Sizes are looked at first, so that the
-memory that a file takes is bounded, whatever it holds.
+Transparent pixels are blended with white. TensorFlow's own operations are used
+where their results are correct. The size of an image is checked before it is
+decoded, so that the memory for any file is bounded.
 """
 
 import numpy as np
@@ -14,19 +14,19 @@ _PIXELS_AT_A_TIME = 1 << 20
 
 
 def decode(contents):
-  """Decodes a picture; of an animation, the first.
+  """Decodes an image, or the first frame of an animation.
 
   Args:
     contents: string scalar, the bytes of a file.
 
   Returns:
-    image: uint8 [height, width, 3], as it is in the file.
-    orientation: int32 scalar, 1 to 8: how EXIF says that it has to be turned.
+    image: uint8 [height, width, 3], not yet rotated as EXIF requires.
+    orientation: int32 scalar, the EXIF orientation, 1 to 8.
 
   Raises:
-    tf.errors.InvalidArgumentError: when it runs: it is no such file, damaged,
-      or not decoded right by TensorFlow; or has more than
-      `headers.MAX_PIXELS`.
+    tf.errors.InvalidArgumentError: at run time: the file is damaged, has an
+      unsupported format, or has more than `headers.MAX_PIXELS` pixels or
+      `headers.MAX_SCANS` scans.
   """
   data = headers.data_of(contents)
   image, start, length = tf.switch_case(headers.kind(contents), [
@@ -41,7 +41,7 @@ def decode(contents):
 
 
 def _on_white(image):
-  """Returns uint8 [height, width, 3] of an image with an alpha channel."""
+  """Blends an RGBA image with white, to uint8 [height, width, 3]."""
   pixels = tf.reshape(image, [-1, 4])
   count = -(-tf.shape(pixels)[0] // _PIXELS_AT_A_TIME)
   eight = tf.constant(8, tf.uint16)
@@ -51,12 +51,12 @@ def _on_white(image):
                    tf.uint16)
     alpha = some[:, 3:]
     total = some[:, :3] * alpha + (255 - alpha) * 255 + 128  # Up to 65,153.
-    # A division by 255, rounded, which is slow as such.
+    # Equal to a rounded division by 255, but faster.
     total = tf.bitwise.right_shift(
         total + tf.bitwise.right_shift(total, eight), eight)
     return i + 1, done.write(i, tf.cast(total, tf.uint8))
 
-  # In parts, as intermediate values take more memory than the image.
+  # In chunks, because intermediate values take more memory than the image.
   _, done = tf.while_loop(
       lambda i, _: i < count, step, [0, tf.TensorArray(
           tf.uint8, count, infer_shape=False, element_shape=[None, 3])],
@@ -64,8 +64,9 @@ def _on_white(image):
   return tf.reshape(done.concat(), tf.concat([tf.shape(image)[:2], [3]], 0))
 
 
-# Each of these returns uint8 [height, width, 3 or 4], the fourth being alpha,
-# and where EXIF data start and how many they are, int64 scalars.
+# Each function for a format returns
+#   image: uint8 [height, width, 3 or 4], the fourth channel is alpha;
+#   start, length: int64 scalars, position and length of the EXIF data.
 
 
 def _unknown(contents):
@@ -103,8 +104,7 @@ def _png(contents, data):
 
 
 def _gif(contents, data):
-  """Decodes the first picture of a GIF file, and makes white what it leaves of
-  the screen."""
+  """Decodes the first frame of a GIF file. The screen around it is white."""
   colors, picture, control, end, is_complete = _gif_blocks(data)
   with tf.control_dependencies([headers.refuse_unless(
       is_complete, 'holds no complete picture')]):
@@ -125,9 +125,11 @@ def _gif(contents, data):
 
 
 def _gif_of_one(contents, data, colors, picture, control, end):
-  """Returns the bytes of a GIF file that holds one picture and nothing else, is
-  of its size, and has white for its transparent color; for the arguments, see
-  `_gif_blocks()`."""
+  """Returns the bytes of a GIF file that contains only the first frame.
+
+  The screen has the size of the frame. The transparent color becomes white. For
+  the arguments, see `_gif_blocks()`.
+  """
   own_colors = _gif_colors(data, picture + 9)
   flags, transparent = headers.numbers(data, [control + 3, control + 6], 1)
   is_transparent = (control > 0) & tf.equal(flags % 2, 1) & (
@@ -142,7 +144,7 @@ def _gif_of_one(contents, data, colors, picture, control, end):
       cut(contents, 0, color),
       tf.where(is_transparent, b'\xff' * 3, cut(contents, color, color + 3)),
       cut(contents, color + 3, end)])
-  # Signature, size, palette; where the picture is, its size, palette and data.
+  # Signature, screen size, palette; frame position, size, palette and data.
   return tf.strings.join([
       b'GIF89a', cut(text, picture + 5, picture + 9),
       cut(text, 10, 13 + 3 * colors), b',\0\0\0\0',
@@ -150,26 +152,25 @@ def _gif_of_one(contents, data, colors, picture, control, end):
 
 
 def _gif_colors(data, position):
-  """Returns how many colors a palette has, by the byte that tells."""
+  """Returns the number of colors of a palette, given its flags' position."""
   flags, = headers.numbers(data, [position], 1)
   return tf.where(flags >= 128, tf.bitwise.left_shift(
       tf.constant(2, tf.int64), flags % 8), 0)
 
 
 def _gif_blocks(data):
-  """Looks through a GIF file's blocks, up to the end of its first picture.
+  """Scans the blocks of a GIF file up to the end of the first frame.
 
   Returns:
-    colors: int64 scalar, size of the palette for all pictures.
-    picture: int64 scalar, position of its description; 0: there is none.
-    control: int64 scalar, position of its graphic control extension; 0: there
-      is none.
+    colors: int64 scalar, number of colors in the global palette.
+    picture: int64 scalar, position of the frame's image descriptor, or 0.
+    control: int64 scalar, position of its graphic control extension, or 0.
     end: int64 scalar, position after its compressed data.
-    is_complete: bool scalar, whether there is a picture and its end.
+    is_complete: bool scalar, whether the file contains a complete frame.
   """
   def step(position, is_inside, picture, control):
-    """Passes over blocks of the same size if it is inside of something, over
-    the end of that, or over the head of what comes next."""
+    """Skips a run of data blocks of equal size, the terminator of data blocks,
+    or the header of an image or extension."""
     count, label = headers.numbers(data, [position, position + 1], 1)
     is_picture = ~is_inside & tf.equal(count, ord(','))
     is_extension = ~is_inside & tf.equal(count, ord('!'))
@@ -192,7 +193,7 @@ def _gif_blocks(data):
 
 
 def _bmp(data):
-  """Decodes a BMP file that is not compressed."""
+  """Decodes an uncompressed BMP file."""
   start, header, width, height, bits, compression, *colors, alpha = (
       headers.numbers(data, [10, 14, 18, 22, 26, 30, 54, 58, 62, 66], 4))
   bits //= 2**16
@@ -224,8 +225,8 @@ def _bmp(data):
 
 
 def _bmp_colors(rows, width, channels, has_alpha):
-  """Returns uint8 [height, width, 3 or 4] of rows of blue, green, red
-  and alpha."""
+  """Converts rows of blue, green, red and alpha bytes to uint8 [height, width,
+  3 or 4]."""
   height = tf.shape(rows, out_type=tf.int64)[0]
   image = tf.reshape(rows[:, :width * channels], [height, width, channels])
   order = tf.constant([2, 1, 0, 3])[:tf.where(has_alpha, 4, 3)]
@@ -233,8 +234,8 @@ def _bmp_colors(rows, width, channels, has_alpha):
 
 
 def _bmp_palette(data, start, rows, width, bits):
-  """Returns uint8 [height, width, 3] of rows of numbers of colors, of which
-  each is `bits` long."""
+  """Converts rows of palette indices of `bits` bits to uint8 [height, width,
+  3]."""
   count, = headers.numbers(data, [46], 4)
   count = tf.where((count > 0) & (count < 256), count, 256)
   colors = data.bytes[start:start + 4 * count]

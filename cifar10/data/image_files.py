@@ -1,8 +1,7 @@
-"""Image files (JPEG, PNG, BMP, GIF) to images of the size of records.
+"""Reads image files (JPEG, PNG, BMP, GIF) as images of the size of records.
 
-What makes them fit is one function, in the graph: whether a picture becomes a
-record to train on, is classified, or is sent to an exported model, it becomes
-the same pixels.
+Import, prediction and exported models share `decode()`, a function in the
+graph. Therefore a file has the same pixels in all of them.
 """
 
 import collections
@@ -18,26 +17,28 @@ from cifar10.data import image_decoders
 from cifar10.util import filesystem
 
 EXTENSIONS = '.jpg', '.jpeg', '.png', '.bmp', '.gif'
-# By EXIF's number: is the picture lying, and are its rows and its columns to be
-# reversed before it is turned about its diagonal?
+# For each EXIF orientation: whether to transpose the image, and before that,
+# whether to reverse its rows and its columns.
 _ORIENTATIONS = [[bool(x) for x in row] for row in (
     (0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0),
     (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))]
 
 
-def find(places):
-  """Returns the paths of image files.
+def expand(places):
+  """Expands folders and patterns to the paths of image files.
 
   Args:
-    places: paths of files, of folders to search through, and patterns with
-      `*`, `?` or `**`. What holds no image is returned as it is. What begins
-      with a dot is not looked at in folders.
+    places: paths of files, paths of folders to search, and patterns with `*`,
+      `?` or `**`. Names in folders that begin with a dot are skipped.
+
+  Returns:
+    List of paths. A folder or pattern without images is returned unchanged.
   """
   return [path for place in places for path in _find_in(place) or [place]]
 
 
 def is_named_image(path):
-  """Returns whether a file is an image by its name."""
+  """Returns whether a path has the extension of an image file."""
   return path.lower().endswith(EXTENSIONS)
 
 
@@ -46,16 +47,18 @@ def _find_in(place):
     return list(filter(is_named_image, files_in(place)))
   if not os.path.exists(place):
     found = sorted(glob.glob(place, recursive=True))
-    # `**` also gives the folders of the files it gives.
+    # `**` also matches the folders of the files that it matches.
     return [path for path in found if os.path.isfile(path)] or [
         path for folder in found for path in _find_in(folder)]
   return [place]
 
 
 def files_in(folder):
-  """Returns the sorted paths of the files in a folder and the folders in it,
-  links to folders too; each folder once, so that links may go round in circles.
-  What begins with a dot is left out."""
+  """Returns the sorted paths of all files in a folder and its subfolders.
+
+  Follows links to folders, but visits each folder only once, so that circular
+  links do no harm. Names that begin with a dot are skipped.
+  """
   found, seen = [], {os.path.realpath(folder)}
   for directory, folders, names in os.walk(folder, onerror=_refuse,
                                            followlinks=True):
@@ -76,11 +79,11 @@ def _refuse(error):
 
 
 def decode(contents, record_format):
-  """Decodes an image.
+  """Decodes an image, rotates it as EXIF requires, and resizes it.
 
   Args:
-    contents: string scalar, an encoded image of any size; of an animation, the
-      first picture counts.
+    contents: string scalar, an encoded image of any size. Only the first frame
+      of an animation is used.
     record_format: the `records.Format`, of depth 1 or 3.
 
   Returns:
@@ -88,7 +91,7 @@ def decode(contents, record_format):
   """
   image, orientation = image_decoders.decode(contents)
   f = record_format
-  # A picture is turned when it is small, which is faster.
+  # Rotating the resized image is faster than rotating the original.
   turned, *flipped = tf.unstack(tf.gather(_ORIENTATIONS, orientation), num=3)
   size = tf.where(turned, [f.width, f.height], [f.height, f.width])
   image = _resize(image[tf.newaxis], size, tf.stack(flipped))[0]
@@ -100,10 +103,10 @@ def decode(contents, record_format):
 
 
 def fit(images, record_format):
-  """Brings images to the size of records.
+  """Crops and resizes images to the size of records.
 
-  Cuts the largest window of a record's proportions from the middle, and resizes
-  it, bilinearly, with antialiasing. Images of a record's size stay as they are.
+  Crops the largest central window with the aspect ratio of a record. Resizes it
+  bilinearly with antialiasing. Images of a record's size are not changed.
 
   Args:
     images: uint8 [n, any height, any width, depth].
@@ -119,12 +122,13 @@ def fit(images, record_format):
 
 
 def _resize(images, size, flipped):
-  """Does what `fit()` does.
+  """Crops and resizes images as described in `fit()`.
 
   Args:
     images: uint8 [n, any height, any width, any depth].
     size: int32 [2], height and width to resize to.
-    flipped: bool [2], whether the middle is to be found from the other end.
+    flipped: bool [2], whether each axis will be reversed later. If so, the
+      center is rounded toward the other end.
   """
   there = tf.shape(images)[1:3]
   sides = tf.cast(size, tf.float32)
@@ -141,17 +145,17 @@ def _resize(images, size, flipped):
   return tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
-def read(paths, record_format):
-  """Reads image files, several at a time.
+def decode_files(paths, record_format):
+  """Reads image files in several threads.
 
   Args:
-    paths: of the files.
+    paths: paths of the files.
     record_format: the `records.Format`, of depth 1 or 3.
 
   Yields:
-    For each path, in their order: index, image, reason. The image is a uint8
-    [height, width, depth] array, or None if there is none to be had, for the
-    `reason`.
+    (index, image, reason) for each path, in order. The image is a uint8
+    [height, width, depth] array. If the file cannot be read, the image is None
+    and `reason` is the error message.
   """
   threads = os.cpu_count() or 1
   image_of = _decoder(record_format)
@@ -175,7 +179,7 @@ def read(paths, record_format):
 
 @functools.cache  # Building it takes as long as decoding hundreds of files.
 def _decoder(record_format):
-  """Returns a function of a path that returns the image."""
+  """Returns a function that takes a path and returns the image."""
   graph = tf.Graph()
   with graph.as_default(), tf.device('/cpu:0'):
     path = tf.placeholder(tf.string, [])

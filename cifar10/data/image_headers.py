@@ -1,8 +1,8 @@
-"""What the first bytes of an image file say, read in the graph: its kind, its
-size, which way is up, what it is made of. Nothing is decoded for it.
+"""Parses the format, size, orientation and structure of image files, in the
+graph and without decoding them.
 
-Files come from anywhere. So reading past the end gives zeros, positions are
-int64, and loops end after a fixed number of turns.
+Files are not trusted. Therefore reading past the end returns zeros, positions
+are int64, and the number of iterations of a loop is limited.
 """
 
 import typing
@@ -10,27 +10,27 @@ import typing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# Of one picture. What has more is refused before it is decoded.
+# Limit for one image, which is checked before it is decoded.
 MAX_PIXELS = 100_000_000
-MAX_SCANS = 32  # Of a JPEG file, of which each may go over all pixels.
+MAX_SCANS = 32  # Limit for a JPEG file. Each scan can cover all pixels.
 KINDS = 'JPEG', 'PNG', 'GIF', 'BMP'
 _MAGIC = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'GIF8', b'BM'
-NOWHERE = np.int64(0), np.int64(0)  # Start and length of nothing.
-_MAX_BLOCKS = 10_000  # Turns of a loop, for less than a second.
-_RUN = 64  # Blocks of the same size are passed over so many at a time.
-_PADDING = 16  # Bytes, as many as are read from one position.
+NOWHERE = np.int64(0), np.int64(0)  # Start and length of missing data.
+_MAX_BLOCKS = 10_000  # Iterations of a loop, which take less than a second.
+_RUN = 64  # Maximum number of blocks of equal size to skip at once.
+_PADDING = 16  # Zeros after the file: no read from one position is longer.
 _ORIENTATION, _SHORT, _LONG = 0x112, 3, 4
 
-# What the second byte of a JPEG file's segment tells, after 255: they fill
-# space or are a restart marker, and are passed over as in libjpeg, which else
-# saw scans that are not counted; compressed data begin, or the file ends; or
-# the length of the segment follows.
+# Roles of JPEG markers, the bytes that follow a byte 255. Fill bytes and
+# restart markers are skipped as in libjpeg, which could otherwise find scans
+# that are not counted here. A segment's length follows its marker. The last
+# marker begins the compressed data or ends the file.
 _FILLS, _IS_SEGMENT, _IS_LAST = range(3)
 _JPEG_ROLES = np.full(256, _IS_SEGMENT)
 _JPEG_ROLES[[0, 1, *range(0xd0, 0xd9), 255]] = _FILLS
 _JPEG_ROLES[[0xd9, 0xda]] = _IS_LAST
-# Of its first ten bytes: the first, the second, the length, and the second with
-# the name of what the segment is for.
+# Weights of a segment's first ten bytes, for four sums: the first byte, the
+# marker, the length, and the marker combined with the segment's identifier.
 _JPEG_NUMBERS = np.zeros([4, 10], np.int64)
 _JPEG_NUMBERS[0, 0] = _JPEG_NUMBERS[1, 1] = 1
 _JPEG_NUMBERS[2, 2:4] = 256, 1
@@ -39,10 +39,13 @@ _JPEG_EXIF = int.from_bytes(b'\xe1Exif\0\0', 'big')
 
 
 def kind(contents):
-  """Returns int32 scalar, an index of KINDS, or its length for other files.
+  """Returns the index of a file's format in KINDS, or len(KINDS) if unknown.
 
   Args:
     contents: string scalar, the bytes of a file.
+
+  Returns:
+    int32 scalar.
   """
   is_kind = [tf.equal(tf.strings.substr(contents, 0, len(magic)), magic)
              for magic in _MAGIC]
@@ -53,15 +56,15 @@ class Data(typing.NamedTuple):
   """The bytes of a file.
 
   Attributes:
-    bytes: uint8 [size + some zeros].
-    size: int64 scalar.
+    bytes: uint8 [size + padding]; the padding is zero.
+    size: int64 scalar, size of the file.
   """
   bytes: tf.Tensor
   size: tf.Tensor
 
 
 def data_of(contents):
-  """Returns the `Data` of a file, string scalar."""
+  """Returns the `Data` of a file, given its contents as a string scalar."""
   size = tf.cast(tf.strings.length(contents), tf.int64)
   return Data(tf.raw_ops.DecodePaddedRaw(
       input_bytes=contents, out_type=tf.uint8,
@@ -69,13 +72,13 @@ def data_of(contents):
 
 
 def numbers(data, starts, count, big_endian=False):
-  """Returns unsigned numbers in a file; zeros beyond its end.
+  """Returns unsigned integers in a file. Bytes past its end are zero.
 
   Args:
     data: `Data`.
-    starts: list of n int64 scalars, positions of their first bytes.
-    count: of the bytes of each, 1 to 4.
-    big_endian: whether the highest byte comes first.
+    starts: list of n int64 scalars, positions of the integers.
+    count: number of bytes in each integer, 1 to 4.
+    big_endian: whether the most significant byte comes first.
 
   Returns:
     List of n int64 scalars.
@@ -87,7 +90,7 @@ def numbers(data, starts, count, big_endian=False):
 
 
 def _rows(data, starts, count):
-  """Returns uint8 [n, count], so many bytes from each of n positions."""
+  """Returns `count` bytes from each of n positions: uint8 [n, count]."""
   starts = tf.minimum(tf.cast(starts, tf.int64), data.size)
   return tf.gather(data.bytes, starts[:, tf.newaxis] + np.arange(count))
 
@@ -97,37 +100,38 @@ def _equal(some, expected):
 
 
 def refuse_unless(accepted, *reason):
-  """Returns an operation that fails if a file is not accepted.
+  """Returns an operation that fails unless a file is accepted.
 
   Args:
     accepted: bool scalar.
-    reason: words of the message, which `filesystem.reason()` reads.
+    *reason: parts of the message, which `filesystem.reason()` extracts.
   """
   return tf.raw_ops.Assert(condition=accepted, data=reason)
 
 
 def check_size(height, width):
-  """Returns an operation that fails if a picture is too large to be decoded.
+  """Returns an operation that fails if an image is empty or too large.
 
   Args:
-    height, width: int64 scalars, of up to four bytes.
+    height, width: int64 scalars, less than 2**32.
   """
+  # A division, because height * width can overflow.
   return refuse_unless(
       (height > 0) & (width > 0)
-      & (width <= MAX_PIXELS // tf.maximum(height, 1)),  # No product overflows.
+      & (width <= MAX_PIXELS // tf.maximum(height, 1)),
       'is', width, 'x', height, f'pixels, expected 1 to {MAX_PIXELS:,} in all')
 
 
 def jpeg_segments(data):
-  """Looks through the segments of a JPEG file, up to its compressed data.
+  """Scans the segments of a JPEG file up to its compressed data.
 
   Returns:
-    end: int64 scalar, where the compressed data begin.
-    start, length: int64 scalars, where the EXIF data start and how many they
-      are; 0 and 0: there are none.
+    end: int64 scalar, position of the compressed data.
+    start, length: int64 scalars, position and length of the EXIF data; 0 and 0
+      if there are none.
   """
   def step(position, start, length, unused_is_more):
-    # Few operations, as they run for each segment.
+    # Few operations, because they run for each segment.
     head = tf.slice(data.bytes, tf.reshape(position, [1]), [10])
     mark, marker, count, name = tf.unstack(tf.reduce_sum(
         tf.cast(head, tf.int64) * _JPEG_NUMBERS, 1))
@@ -146,12 +150,16 @@ def jpeg_segments(data):
 
 
 def jpeg_end(data, start):
-  """Returns where a JPEG file ends for decoders, int64 scalar, and how many
-  scans it has until there, int32 scalar.
+  """Finds the end of a JPEG file, as decoders do, and counts its scans.
 
   Args:
-    start: int64 scalar, where the compressed data begin. From there on, 255 is
-      a marker's first byte.
+    data: `Data`.
+    start: int64 scalar, position of the compressed data. There, each marker
+      begins with a byte 255.
+
+  Returns:
+    end: int64 scalar, position after the end marker, or the size of the file.
+    scans: int64 scalar, number of scans before `end`.
   """
   compressed = data.bytes[start:]
   marks = tf.where(tf.equal(compressed[:-1], 255))[:, 0]
@@ -163,11 +171,12 @@ def jpeg_end(data, start):
 
 
 def png_chunks(data):
-  """Looks through the chunks of a PNG file.
+  """Scans the chunks of a PNG file.
 
   Returns:
-    start, length: of the EXIF data, see `jpeg_segments()`.
-    is_opaque: bool scalar, whether no pixel can be transparent.
+    start, length: int64 scalars, position and length of the EXIF data; 0 and 0
+      if there are none.
+    is_opaque: bool scalar, true if no pixel can be transparent.
   """
   def step(position, start, length, is_opaque):
     name = _rows(data, [position + 4], 4)[0]
@@ -179,25 +188,28 @@ def png_chunks(data):
             tf.where(found, position + 8, start),
             tf.where(found, count, length), is_opaque & ~_equal(name, b'tRNS'))
 
-  color_type, = numbers(data, [25], 1)  # 4: grey, 6: colors, with alpha.
+  color_type, = numbers(data, [25], 1)  # 4: grayscale, 6: RGB, with alpha.
   return blocks(lambda position, *_: position < data.size, step,
                 [np.int64(8), *NOWHERE, color_type < 4])[1:]
 
 
 def blocks(is_more, step, variables):
-  """Returns variables after step(*variables), while is_more(*variables)."""
+  """Repeats `variables = step(*variables)` while is_more(*variables)."""
   return tf.while_loop(is_more, step, variables, parallel_iterations=1,
                        maximum_iterations=_MAX_BLOCKS)
 
 
 def run_length(data, position, distance, count):
-  """Returns how many blocks of a file begin alike, int64 scalar, 1 or more.
+  """Returns the number of consecutive blocks that begin with the same bytes.
 
   Args:
     data: `Data`.
-    position: int64 scalar, where the first begins.
-    distance: int64 scalar, from one's beginning to the next one's.
-    count: of the bytes that have to be the same.
+    position: int64 scalar, position of the first block.
+    distance: int64 scalar, number of bytes from one block to the next.
+    count: number of bytes that must be equal.
+
+  Returns:
+    int64 scalar, 1 to _RUN.
   """
   starts = position + distance * np.arange(_RUN)
   heads = _rows(data, starts, count)
@@ -207,15 +219,16 @@ def run_length(data, position, distance, count):
 
 
 def orientation(data, start, length):
-  """Returns which way is up by EXIF data, which are a TIFF file's; where that
-  is noted twice, the last counts, as in Pillow.
+  """Returns the orientation in EXIF data, which have the format of TIFF files.
+
+  If there are several orientations, the last one is used, as in Pillow.
 
   Args:
     data: `Data`.
-    start, length: int64 scalars, where the EXIF data are.
+    start, length: int64 scalars, position and length of the EXIF data.
 
   Returns:
-    int32 scalar, 1 to 8; 1 if they do not say, or are damaged.
+    int32 scalar, 1 to 8; 1 if the orientation is missing or damaged.
   """
   exif = data.bytes[start:start + length]
   exif = Data(tf.pad(exif, [[0, _PADDING]]), tf.size(exif, out_type=tf.int64))
@@ -230,7 +243,7 @@ def orientation(data, start, length):
 
   first = tf.minimum(number(4, 4) + 2, exif.size)
   count = tf.minimum(number(first - 2, 2), (exif.size - first) // 12)
-  # Of each entry: tag, type, count and value, of 2, 2, 4 and 4 bytes.
+  # An entry consists of tag, type, count and value: 2, 2, 4 and 4 bytes.
   words = tf.cast(tf.reshape(exif.bytes[first:first + 12 * count], [-1, 6, 2]),
                   tf.int32)
   words = tf.reduce_sum(words * tf.where(is_big, [256, 1], [1, 256]), 2)

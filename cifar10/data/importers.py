@@ -1,5 +1,5 @@
-"""Makes record files of one's own pictures: of a list of files with labels, of
-a folder for each class, or of the house numbers of SVHN."""
+"""Makes record files of the user's pictures: from a list of files with labels,
+from a folder for each class, or from the house numbers of SVHN."""
 
 import collections
 import csv
@@ -14,30 +14,31 @@ from cifar10.data import directories
 from cifar10.data import image_files
 from cifar10.data import records
 from cifar10.data import repeats
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
-from cifar10.util.progress import Progress
+from cifar10.util.console import Progress
+from cifar10.util.errors import UserError
 
-# Files hold about as much as CIFAR-10's.
+# Record files are about as large as those of CIFAR-10.
 _FILE_BYTES = 1 << 25
-_CHUNK_BYTES = 1 << 24  # Of images that are in memory at a time.
+_CHUNK_BYTES = 1 << 24  # Bytes of images in memory at a time.
 
 
 def import_csv(directory, path, size, test_fraction, strict=False):
   """Imports the pictures in a list.
 
   Args:
-    directory: pathlib.Path of the directory of record files to make.
-    path: of a CSV file; its lines are PATH,LABEL, with paths from the list's
-      own directory and labels that are numbers or names. A first line whose
-      PATH neither exists nor ends like a picture's is a headline.
+    directory: pathlib.Path of the directory of record files to create.
+    path: path of a CSV file with lines PATH,LABEL. Paths are relative to the
+      file's directory; labels are numbers or names. The first line is a header
+      if its PATH neither exists nor has the extension of an image.
     size: height and width of the records, in pixels.
-    test_fraction: the part of each class that is not trained on.
-    strict: whether to refuse unreadable pictures, and pictures with two labels,
-      or to leave them out. Repeats are left out in any case.
+    test_fraction: fraction of each class to use as test records.
+    strict: whether to refuse pictures that are unreadable or have two labels,
+      instead of skipping them. Duplicates are always skipped.
 
   Raises:
-    UserError: it is no such list, a picture is refused, or none can be read.
+    UserError: the list is invalid, a picture is refused, or no picture can be
+      read.
   """
   text = filesystem.read_text(path, 1 << 30).lstrip('\ufeff')
   try:
@@ -53,7 +54,7 @@ def import_csv(directory, path, size, test_fraction, strict=False):
               for file, label in filter(None, lines)]
   if pictures and not os.path.exists(pictures[0][0]) and (
       not image_files.is_named_image(pictures[0][0])):
-    print(f'{path}: headline: {",".join(lines[0])}', file=sys.stderr)
+    print(f'{path}: header line: {",".join(lines[0])}', file=sys.stderr)
     del pictures[0]
   pictures, _ = repeats.leave_out(pictures, [], strict)
   _import_pictures(directory, path, _split(pictures, test_fraction), size,
@@ -61,15 +62,16 @@ def import_csv(directory, path, size, test_fraction, strict=False):
 
 
 def import_folders(directory, path, size, test_fraction, strict=False):
-  """Imports the pictures in a folder for each class.
+  """Imports the pictures in a directory that has a folder for each class.
 
   Args:
-    path: of the directory of these folders; or of two, called `train` and
-      `test`, which have them and which are how the pictures are split.
-    directory, size, test_fraction, strict: see `import_csv()`.
+    path: path of the directory. Instead of the classes, it can have two folders
+      `train` and `test`, each with a folder for each class.
+    directory, size, test_fraction, strict: see `import_csv()`. The folders
+      `train` and `test` take precedence over test_fraction.
 
   Raises:
-    UserError: a picture is refused, or none can be read.
+    UserError: a picture is refused, or no picture can be read.
   """
   folders = sorted(_folders(path))
   if 'train' in folders and _folders(os.path.join(path, 'train')) and (
@@ -88,26 +90,29 @@ def import_folders(directory, path, size, test_fraction, strict=False):
 def import_svhn(directory, path, size, *unused_args):
   """Imports the cropped digits of SVHN, http://ufldl.stanford.edu/housenumbers.
 
+  SVHN has test records and no unreadable pictures, so the other arguments of
+  `import_csv()` are ignored.
+
   Args:
-    path: of the directory with train_32x32.mat and test_32x32.mat.
-    directory, size: see `import_csv()`; no picture is split off or broken.
+    path: path of the directory with train_32x32.mat and test_32x32.mat.
+    directory, size: see `import_csv()`.
 
   Raises:
-    UserError: there are no such files, or SciPy, which reads them, is missing.
+    UserError: a file is missing or damaged, or SciPy is not installed.
   """
   try:
-    import scipy.io  # Not needed otherwise, hence an extra.
+    import scipy.io  # An optional dependency, used only here.
   except ImportError as e:
     raise UserError("--import_svhn needs SciPy: pip install '.[svhn]'") from e
   record_format = records.Format(size, size, class_names=tuple('0123456789'))
 
   def digits(name):
-    """Yields the images and labels of a file, resized, in chunks."""
+    """Yields the resized images and the labels of a file in chunks."""
     file = os.path.join(path, name)
     try:
       content = scipy.io.loadmat(file)
       images = content['X'].transpose(3, 0, 1, 2)
-      labels = content['y'].reshape(len(images)) % 10  # 10 is for 0.
+      labels = content['y'].reshape(len(images)) % 10  # 10 means 0.
     except OSError as e:
       raise UserError(f'{file}: {e.strerror or e}') from e
     except Exception as e:  # Damaged files raise almost anything.
@@ -133,7 +138,7 @@ def _folders(path):
 
 
 def _labelled(path):
-  """Returns (path, label) of the pictures in the folders of a directory."""
+  """Returns a list of (path, label) for the pictures in a folder per class."""
   pictures, others = [], sum(
       entry.is_file() and not entry.name.startswith('.')
       for entry in os.scandir(path))
@@ -150,8 +155,10 @@ def _labelled(path):
 
 
 def _split(pictures, test_fraction):
-  """Splits pictures, the same each time, into those to train on and to test on;
-  each class as evenly as can be."""
+  """Splits each class into training and test pictures.
+
+  Calls with the same pictures return the same split.
+  """
   by_label = {}
   for picture in sorted(pictures):
     by_label.setdefault(picture[1], []).append(picture)
@@ -165,7 +172,8 @@ def _split(pictures, test_fraction):
 
 
 def _import_pictures(directory, source, split, size, strict):
-  """Writes the pictures, lists of (path, label) to train and to test on."""
+  """Writes the pictures of a split, training and test lists of (path, label).
+  """
   found = {label for part in split for _, label in part}
   for part, what in zip(split, ('train', 'test')):
     if not part:
@@ -182,12 +190,12 @@ def _import_pictures(directory, source, split, size, strict):
   left_out, written = [], [collections.Counter(), collections.Counter()]
 
   def read(pictures, done, written):
-    """Yields the images and labels of pictures, in chunks; counts by label."""
-    # Mixed, as training can hold out the last of them.
+    """Yields images and labels in chunks, and counts the images per label."""
+    # Shuffled, because --holdout holds out the last training records.
     pictures = [pictures[i] for i in
                 np.random.default_rng(2).permutation(len(pictures))]
     chunk = []
-    for index, image, reason in image_files.read(
+    for index, image, reason in image_files.decode_files(
         [path for path, _ in pictures], record_format):
       path, label = pictures[index]
       if image is not None:
@@ -217,12 +225,12 @@ def _import_pictures(directory, source, split, size, strict):
 
 
 def _chunk(record_format):
-  """Returns how many images to have in memory at a time."""
+  """Returns the number of images to have in memory at a time."""
   return 1 + _CHUNK_BYTES // record_format.record_bytes
 
 
 def _write(directory, record_format, train, test):
-  """Makes the directory, of iterables of images and labels in chunks."""
+  """Creates the directory from iterables of (images, labels) chunks."""
   number = 0
   with directories.create(directory) as part:
     for images, labels in train:

@@ -1,7 +1,7 @@
-"""Reads the pickled batches of CIFAR-10's Python archive, and nothing else.
+"""Reads the pickled batches of CIFAR-10's Python archive safely.
 
-Unpickling calls what a pickle names. These files need three names of NumPy's,
-for which harmless ones stand in here; any other is refused.
+Unpickling can call any function that a pickle names. These files name three
+NumPy objects, which are replaced by a harmless class. Other names are refused.
 """
 
 import io
@@ -19,14 +19,15 @@ def read_batch(name, file):
   """Reads a batch of images.
 
   Args:
-    name: of the file, for messages.
+    name: name of the file, for messages.
     file: binary file object.
 
   Returns:
-    uint8 [n, 32, 32, 3] array of images, and uint8 [n] array of their labels.
+    images: uint8 [n, 32, 32, 3] array.
+    labels: uint8 [n] array.
 
   Raises:
-    UserError: it is something else, or damaged.
+    UserError: the file is not a batch of images, or is damaged.
   """
   batch = _read(name, file)
   try:
@@ -39,10 +40,10 @@ def read_batch(name, file):
 
 
 def read_label_names(name, file):
-  """Reads the names of the classes; arguments and errors as of read_batch().
+  """Reads the class names. For arguments and errors, see `read_batch()`.
 
   Returns:
-    List of bytes; None if there are none.
+    List of bytes; None if the file has no class names.
   """
   names = _read(name, file).get(b'label_names')
   if names is None or isinstance(names, list) and all(
@@ -52,12 +53,12 @@ def read_label_names(name, file):
 
 
 def _read(name, file):
-  """Returns the dict in a pickle that Python 2 wrote; UserError without one."""
+  """Returns the dict in a pickle of Python 2, or raises UserError."""
   try:
     pickled = file.read(_LARGEST + 1)
     if len(pickled) > _LARGEST:
       raise ValueError(f'more than {_LARGEST:,} bytes')
-    # A few bytes could otherwise reserve gigabytes for what never comes.
+    # Otherwise, a large memo index in a few bytes could allocate gigabytes.
     for opcode, argument, _ in pickletools.genops(pickled):
       if 'PUT' in opcode.name and isinstance(argument, int) and (
           argument > len(pickled)):
@@ -72,7 +73,7 @@ def _read(name, file):
 
 
 class _Array:
-  """Takes the place of a pickled NumPy array: keeps its bytes."""
+  """Replaces a pickled NumPy array and keeps its bytes."""
   data = None
 
   def __init__(self, *unused_args):
@@ -83,7 +84,7 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-  """Admits the three names that occur in the batches; none is called."""
+  """Replaces the three names in the batches, and refuses all others."""
 
   def find_class(self, module, name):
     if (module, name) in (('numpy.core.multiarray', '_reconstruct'),

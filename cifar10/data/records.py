@@ -1,8 +1,9 @@
-"""The on-disk record format: parse it in a graph, read, check and write it.
+"""Parses records in the graph; reads, checks and writes record files.
 
-A record is a label, then an image as planes of bytes (red, green, blue), each
-row by row: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html. A
-file is records end to end, with no header, so its size tells how many it holds.
+A record is a label, followed by an image as planes of bytes (red, green, blue),
+each in row-major order: the binary version of
+https://www.cs.toronto.edu/~kriz/cifar.html. A file consists of records without
+a header, so its size determines the number of records.
 """
 
 import dataclasses
@@ -12,10 +13,10 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cifar10.util.errors import UserError
 from cifar10.util import fields
-from cifar10.util.fields import field
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
+from cifar10.util.fields import field
 
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
                    'dog', 'frog', 'horse', 'ship', 'truck')
@@ -23,14 +24,15 @@ CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """What one record holds.
+  """The format of a record.
 
   Attributes:
-    height, width: of the image, in pixels.
-    depth: its channels: 1 for grey, 3 for red, green, blue.
-    skipped_bytes: at the start, before the label: CIFAR-100's superclass.
-    label_bytes: of the label, the highest first.
-    class_names: by label.
+    height, width: size of the image, in pixels.
+    depth: number of channels: 1 for grayscale, 3 for RGB.
+    skipped_bytes: number of ignored bytes before the label. In CIFAR-100, this
+      is the superclass.
+    label_bytes: number of bytes in the label, the most significant first.
+    class_names: tuple of the names of the classes, indexed by label.
   """
   height: int = field(32, minimum=1, maximum=2**12)
   width: int = field(32, minimum=1, maximum=2**12)
@@ -41,11 +43,11 @@ class Format:
 
   def __post_init__(self):
     names = self.class_names
-    if isinstance(names, list):  # As JSON has them.
+    if isinstance(names, list):  # From JSON.
       object.__setattr__(self, 'class_names', tuple(names))
     fields.check(self, 'record format: {}={}')
     for name in names:
-      # One a line, and columns of tables.
+      # Names are lines of a file and columns of tables.
       if not isinstance(name, str) or not name.isprintable() or (
           not name or name != name.strip()):
         raise UserError(f'record format: {name!r}: expected the name of a '
@@ -61,7 +63,7 @@ class Format:
 
   @property
   def image_start(self):
-    """Bytes before the image."""
+    """Number of bytes before the image."""
     return self.skipped_bytes + self.label_bytes
 
   @property
@@ -77,7 +79,7 @@ def parse(data, record_format=CIFAR10):
 
   Args:
     data: uint8 [n, record_bytes] tensor.
-    record_format: their `Format`.
+    record_format: the `Format` of the records.
 
   Returns:
     images: uint8 [n, height, width, depth] tensor.
@@ -91,29 +93,29 @@ def parse(data, record_format=CIFAR10):
 
 
 def _place_values(record_format):
-  """Returns what a 1 in each byte of a label is worth."""
+  """Returns the place value of each byte of a label."""
   return 256 ** np.arange(record_format.label_bytes, dtype=np.int32)[::-1]
 
 
 def images(data, record_format=CIFAR10):
-  """Returns uint8 [n, height, width, depth], a view, of records as `read()`
-  returns them."""
+  """Returns a view of the images in records from `read()`: uint8 [n, height,
+  width, depth]."""
   f = record_format
   planes = data[:, f.image_start:].reshape(-1, f.depth, f.height, f.width)
   return planes.transpose(0, 2, 3, 1)
 
 
 def labels(data, record_format=CIFAR10):
-  """Returns the labels, int32 [n], of records as `read()` returns them."""
+  """Returns the labels of records from `read()`: int32 [n]."""
   f = record_format
   return data[:, f.skipped_bytes:f.image_start] @ _place_values(f)
 
 
 def count(path, record_format=CIFAR10):
-  """Returns how many records the file at `path` holds, by its size.
+  """Returns the number of records in a file, computed from its size.
 
   Raises:
-    UserError: it cannot be read, is empty, or ends in the middle of a record.
+    UserError: the file cannot be read, is empty, or ends within a record.
   """
   with filesystem.explained(path):
     size = os.path.getsize(path)
@@ -126,18 +128,18 @@ def count(path, record_format=CIFAR10):
 
 
 def read(path, record_format=CIFAR10):
-  """Maps a record file into memory, checked.
+  """Checks a record file and maps it into memory.
 
   Args:
-    path: the file.
+    path: path of the file.
     record_format: the `Format` of its records.
 
   Returns:
     Read-only uint8 [n, record_bytes] array.
 
   Raises:
-    UserError: naming the file and the byte: see `count`, or a label is not
-      one of the classes.
+    UserError: see `count()`; or a label is not one of the classes. The message
+      names the byte of the label.
   """
   num_records = count(path, record_format)
   with filesystem.explained(path):
@@ -151,8 +153,10 @@ def read(path, record_format=CIFAR10):
 
 @functools.lru_cache(maxsize=1024)
 def _bad_labels(path, record_format, unused_state):
-  """Returns what is wrong with the labels in a file, None if nothing is: each
-  state of it is looked at once."""
+  """Returns an error message about invalid labels; None if all are valid.
+
+  The result is cached until the state of the file changes.
+  """
   f = record_format
   found = labels(np.memmap(path, np.uint8, 'r').reshape(-1, f.record_bytes), f)
   bad = np.flatnonzero(found >= f.num_classes)
@@ -165,12 +169,12 @@ def _bad_labels(path, record_format, unused_state):
 
 
 def encode(images, labels, record_format=CIFAR10):
-  """Makes records.
+  """Encodes images and labels as records.
 
   Args:
     images: uint8 [n, height, width, depth] array.
-    labels: integer [n] array, each one that fits the label's bytes.
-    record_format: the `Format`; sizes and classes are not looked at.
+    labels: integer [n] array of labels that fit in label_bytes.
+    record_format: the `Format`. Sizes and number of classes are not checked.
 
   Returns:
     uint8 [n, record_bytes] array.
@@ -187,6 +191,6 @@ def encode(images, labels, record_format=CIFAR10):
 
 
 def write(path, images, labels, record_format=CIFAR10):
-  """Writes a record file, replacing one that exists; see `encode()`."""
+  """Writes or replaces a record file. For arguments, see `encode()`."""
   with open(path, 'wb') as file:
     file.write(encode(images, labels, record_format))

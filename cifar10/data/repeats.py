@@ -1,5 +1,5 @@
-"""Finds pictures that are there more than once, so that none is both trained on
-and tested on, or has two labels."""
+"""Finds duplicate pictures, so that no picture has two labels or is in both the
+training and the test records."""
 
 import collections
 import contextlib
@@ -11,21 +11,20 @@ from cifar10.util.errors import UserError
 
 
 def leave_out(train, test, strict=False):
-  """Leaves out repeats: the same file by another path, or the same bytes.
+  """Removes duplicates: the same file by another path, or the same bytes.
 
-  What is in both parts stays in the test. Pictures that are the same but for
-  their labels contradict each other and are all left out. All that is left out
-  is told on stderr.
+  A picture in both lists stays in `test`. Duplicates with different labels
+  contradict each other and are all removed. Removals are reported on stderr.
 
   Args:
     train, test: lists of (path, label).
-    strict: whether to refuse contradictions instead.
+    strict: whether to refuse contradictions instead of removing them.
 
   Returns:
-    The two lists, in their order.
+    The lists `train` and `test` without duplicates, in their original order.
 
   Raises:
-    UserError: there is a contradiction, and `strict`.
+    UserError: there is a contradiction, and `strict` is true.
   """
   pictures = test + train
   contents = _contents([path for path, _ in pictures])
@@ -59,15 +58,17 @@ def leave_out(train, test, strict=False):
 
 
 def _contents(paths):
-  """Returns a key for each path, the same for the same bytes. Only files of the
-  same size are read."""
+  """Returns a key for each path. Files with the same bytes have the same key.
+
+  Only files of the same size are read.
+  """
   real = [os.path.realpath(path) for path in paths]
   sizes = {}
   for path in set(real):
-    with contextlib.suppress(OSError):  # Which decoding it will meet too.
+    with contextlib.suppress(OSError):  # Decoding will report it.
       sizes[path] = os.path.getsize(path)
   counts = collections.Counter(sizes.values())
-  counts[0] = 0  # Empty files are no pictures, so none is the same as others.
+  counts[0] = 0  # Empty files are not duplicates: decoding will report each.
   keys = {}
   for path, size in sizes.items():
     if counts[size] > 1:

@@ -1,8 +1,8 @@
-"""Records made up: ten classes of shapes, to try programs without the data.
+"""Generates images of ten classes of shapes, to try programs without the data.
 
-A class is a shape and a texture: disc, square, triangle, ring or cross, plain
-or striped. Position, size, both colours, background, stripes and noise are
-random, so that it takes more than colours at places to tell them apart.
+A class is a shape (disc, square, triangle, ring or cross) and a texture (plain
+or striped). Position, size, both colors, background, stripes and noise are
+random, so that the colors of single pixels do not determine the class.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ CLASS_NAMES = tuple(
 
 
 def make(num_examples, seed, size=32):
-  """Draws images, equally many of each class, in random order.
+  """Generates images, equally distributed over the classes, in random order.
 
   Args:
-    num_examples: how many.
-    seed: int; equal seeds give equal images.
+    num_examples: number of images.
+    seed: int. Equal seeds give equal images.
     size: height and width, in pixels.
 
   Returns:
@@ -32,7 +32,7 @@ def make(num_examples, seed, size=32):
     return rng.uniform(low, high, (num_examples, *(shape or (1, 1)))).astype(
         np.float32)
 
-  # Coordinates from the centre of the shape, in units of its radius.
+  # Coordinates relative to the center of the shape, in units of its radius.
   radius = draw(0.22, 0.36) * size
   y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
   y = (y - draw(0.38, 0.62) * size) / radius
@@ -52,8 +52,8 @@ def make(num_examples, seed, size=32):
   stripes = np.sin(wave * radius * draw(1.4, 1.8) + phase) > 0
   inside &= ~stripes | (labels % len(TEXTURES) == 0)[:, None, None]
 
-  # Each channel of the shape is lighter or darker than the background's,
-  # whichever has more room; the background changes from side to side.
+  # Each channel of the shape is lighter than a dark background, and darker than
+  # a light one. Brightness varies linearly across the image.
   background = draw(0, 255, 1, 1, 3)
   contrast = draw(50, 120, 1, 1, 3) * np.where(background < 128, 1, -1)
   shade = x * draw(-20, 20) + y * draw(-20, 20)

@@ -1,10 +1,11 @@
 """A small, fast network: three blocks of two convolutions on whitened pixels.
 
-After airbench94 (Jordan, 2024, arXiv:2404.00498) and the speed runs before it
-(cifar10-fast). What it is given are not pixels but their `whiten`
-normalization: 2x2 patches, decorrelated by what the training images are like.
+The network follows airbench94 (Jordan, 2024, arXiv:2404.00498) and the earlier
+cifar10-fast. Its input is the `whiten` normalization: 2x2 patches of pixels,
+decorrelated with statistics of the training images.
 """
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10.nn import layers
@@ -23,31 +24,62 @@ PUBLISHED = '94.0%'
 MEASURED = '89.2%, 90.1% with test-time augmentation'
 
 
-def inference(images, num_classes, tower=None, widths=WIDTHS):
-  """Whitened patches, [n, height, width, c], to [n, num_classes] logits; with
-  `widths` feature maps in the blocks."""
+def _fan_in_uniform():
+  """Returns an initializer for U(-x, x), where x = 1 / sqrt(fan-in).
+
+  This is the default of PyTorch's layers.
+  """
+  return tf.variance_scaling_initializer(1 / 3, 'fan_in', 'uniform')
+
+
+class Dirac:
+  """Initializes kernels so that their first outputs equal their inputs.
+
+  This is the Dirac initialization of Zagoruyko and Komodakis (2017). The
+  weights of the other outputs are initialized by `_fan_in_uniform()`.
+  """
+  seed = None
+
+  def __call__(self, shape, dtype=tf.float32, partition_info=None):
+    del partition_info
+    height, width, inputs, outputs = shape
+    identity = np.zeros(shape, np.float32)
+    same = range(min(inputs, outputs))
+    identity[height // 2, width // 2, same, same] = 1
+    uniform = _fan_in_uniform()
+    uniform.seed = self.seed
+    return tf.where_v2(np.arange(outputs) < inputs, identity,
+                       uniform(shape, dtype))
+
+
+def inference(images, num_classes, is_training=False, widths=WIDTHS):
+  """Returns [n, num_classes] logits of [n, height, width, c] whitened patches.
+
+  `widths` are the numbers of channels of the blocks.
+  """
   with tf.variable_scope('whitened'):
     x = tf.concat([images, -images], 3)
     x = tf.nn.relu(layers.add_biases(x, 0.0))
   for i, width in enumerate(widths, 1):
     with tf.variable_scope(f'block{i}'):
-      x = _block(x, width, tower)
+      x = _block(x, width, is_training)
       layers.activation_summary(x)
   with tf.variable_scope('logits'):
     x = tf.reduce_max(x, [1, 2])
-    return layers.dense(x, num_classes, layers.fan_in_uniform(), bias=None) / 9
+    return layers.dense(x, num_classes, _fan_in_uniform(), bias=None) / 9
 
 
-def _block(x, width, tower):
+def _block(x, width, is_training):
   """Halves height and width."""
   with tf.variable_scope('conv1'):
-    x = layers.conv2d(x, 3, width, layers.dirac())
+    x = layers.conv2d(x, 3, width, Dirac())
     x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
-    x = tf.nn.relu(_batch_norm(x, tower))
+    x = tf.nn.relu(_batch_norm(x, is_training))
   with tf.variable_scope('conv2'):
-    x = layers.conv2d(x, 3, width, layers.dirac())
-    return tf.nn.relu(_batch_norm(x, tower))
+    x = layers.conv2d(x, 3, width, Dirac())
+    return tf.nn.relu(_batch_norm(x, is_training))
 
 
-def _batch_norm(x, tower):
-  return layers.batch_norm(x, tower, momentum=0.6, epsilon=1e-12, scale=False)
+def _batch_norm(x, is_training):
+  return layers.batch_norm(x, is_training, momentum=0.6, epsilon=1e-12,
+                           scale=False)

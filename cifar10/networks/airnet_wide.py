@@ -1,4 +1,4 @@
-"""`airnet`, wider and trained for longer: what half an hour is good for.
+"""`airnet` with more channels and a longer training, of about half an hour.
 
 Widths, shifts and cutout are those of airbench95 and airbench96 (Jordan, 2024,
 arXiv:2404.00498).
@@ -16,6 +16,7 @@ PUBLISHED = '95% to 96%'
 MEASURED = '90.5%, 91.3% with test-time augmentation'
 
 
-def inference(images, num_classes, tower=None):
-  """Whitened patches, [n, height, width, c], to [n, num_classes] logits."""
-  return airnet.inference(images, num_classes, tower, WIDTHS)
+def inference(images, num_classes, is_training=False):
+  """Returns [n, num_classes] logits of [n, height, width, c] whitened patches.
+  """
+  return airnet.inference(images, num_classes, is_training, WIDTHS)

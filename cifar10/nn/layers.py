@@ -1,79 +1,57 @@
-"""What networks are made of: variables on the CPU, and layers.
+"""Layers, and variables that towers share.
 
-Towers share one set of variables, so these live on the CPU, beside the place
-where the towers' gradients meet (tutorial: "Training a Model Using Multiple GPU
-Cards"). Layers make theirs in the current variable scope, as float32, and
-compute in the type of their `inputs`: float32, bfloat16 or float16.
+Variables live on the CPU, where the gradients of the towers meet (tutorial:
+"Training a Model Using Multiple GPU Cards"). A layer creates its variables in
+the current variable scope, as float32, and computes in the type of its
+`inputs`: float32, bfloat16 or float16.
 """
 
-from typing import NamedTuple
+import contextlib
+import copy
 import zlib
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cifar10.nn import convolution
+from cifar10.nn import kernels
 from cifar10.nn import summaries
 
 
-class Tower(NamedTuple):
-  """The part of a training step that is computed together."""
-  step: tf.Tensor  # int64 scalar; the first is 0.
-  index: int  # Of the part of the step's images...
-  count: int  # ...of so many parts of equal size.
+@contextlib.contextmanager
+def tower(index, count):
+  """Makes the network built in the `with` one of `count` towers, which share
+  variables.
 
+  The name scope is tower_{index}. The first tower creates the variables, the
+  others reuse them. Without this, a graph has one tower.
 
-def truncated_normal(stddev):
-  """Normal distribution, cut off at two standard deviations."""
-  return tf.truncated_normal_initializer(stddev=stddev)
-
-
-def glorot_uniform():
-  """U(-x, x), x = sqrt(6 / (fan-in + fan-out)) (Glorot and Bengio, 2010)."""
-  return tf.glorot_uniform_initializer()
-
-
-def he_normal():
-  """Truncated normal of variance 2 / fan-in (He et al., 2015)."""
-  return tf.variance_scaling_initializer(2.0, 'fan_in', 'truncated_normal')
-
-
-def fan_in_uniform():
-  """U(-x, x), x = 1 / sqrt(fan-in): what PyTorch's layers start from."""
-  return tf.variance_scaling_initializer(1 / 3, 'fan_in', 'uniform')
-
-
-class dirac:  # Named like the functions above.
-  """Kernels whose first outputs are the inputs, as they are (Zagoruyko and
-  Komodakis, 2017); the others as of `fan_in_uniform()`."""
-  seed = None
-
-  def __call__(self, shape, dtype=tf.float32, partition_info=None):
-    del partition_info
-    height, width, inputs, outputs = shape
-    identity = np.zeros(shape, np.float32)
-    same = range(min(inputs, outputs))
-    identity[height // 2, width // 2, same, same] = 1
-    uniform = fan_in_uniform()
-    uniform.seed = self.seed
-    return tf.where_v2(np.arange(outputs) < inputs, identity,
-                       uniform(shape, dtype))
+  Args:
+    index: of the tower, from 0.
+    count: number of towers. Each has an equal part of the images of a step, in
+      the order of their indices.
+  """
+  towers = tf.get_collection_ref('towers')
+  towers.append((index, count))
+  with tf.name_scope(f'tower_{index}'), tf.variable_scope(
+      tf.get_variable_scope(), reuse=index > 0):
+    yield
+  towers.pop()
 
 
 def variable(name, shape, initializer, trainable=True):
   """Returns a float32 variable.
 
-  Its initial value depends on the graph's seed and on its full name alone: not
-  on how many towers there are or on what was built before it.
+  Its initial value depends only on the graph's seed and on its full name: not
+  on the number of towers or on what was built before it.
 
   Args:
     name: name within the current variable scope.
     shape: list of ints.
-    initializer: what the functions above or tf.*_initializer() return.
-    trainable: whether training changes it by gradients.
+    initializer: a tf.Initializer, or a function of shape and dtype.
+    trainable: whether gradients update it.
   """
   if hasattr(initializer, 'seed'):
     full_name = f'{tf.get_variable_scope().name}/{name}'
+    initializer = copy.copy(initializer)
     initializer.seed = zlib.crc32(full_name.encode())
   with tf.device('/cpu:0'):
     return tf.get_variable(
@@ -99,7 +77,7 @@ def conv2d(inputs, kernel_size, channels, weights, bias=None, strides=1,
   """
   kernel = variable('weights', [kernel_size, kernel_size, inputs.shape[-1],
                                 channels], weights)
-  return add_biases(convolution.conv2d(
+  return add_biases(kernels.conv2d(
       inputs, tf.cast(kernel, inputs.dtype), strides, padding), bias)
 
 
@@ -168,19 +146,20 @@ def add_biases(inputs, bias):
   return tf.nn.bias_add(inputs, tf.cast(biases, inputs.dtype))
 
 
-def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3, scale=True):
+def batch_norm(inputs, is_training, momentum=0.99, epsilon=1e-3, scale=True):
   """Batch normalization (Ioffe and Szegedy, 2015), by the fused op.
 
-  In training each tower normalizes its own images by themselves. The moving
-  mean and variance, which evaluation uses, are updated by the first tower
-  alone, once a step, through UPDATE_OPS.
+  A variable scope can have one. In training, each tower normalizes with the
+  statistics of its own images. Only the first tower updates the moving mean and
+  variance, which evaluation uses: once a step, through UPDATE_OPS.
 
   Args:
     inputs: [n, height, width, c] or [n, c].
-    tower: the `Tower`; None in evaluation.
-    momentum: share of the old value in a moving average.
+    is_training: whether to use the statistics of these images, and not the
+      moving ones.
+    momentum: weight of the old value in a moving average.
     epsilon: added to variances.
-    scale: whether to learn a factor for each channel; else it is 1.
+    scale: whether to learn a factor for each channel; otherwise it is 1.
 
   Returns:
     Tensor of the shape of `inputs`.
@@ -197,7 +176,7 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3, scale=True):
     images = inputs
     if inputs.shape.rank == 2:
       images = tf.reshape(inputs, [-1, 1, 1, channels])
-    if tower is None:
+    if not is_training:
       outputs, _, _ = tf.nn.fused_batch_norm(
           images, scale, offset, moving_mean, moving_variance, epsilon,
           is_training=False)
@@ -216,44 +195,57 @@ def batch_norm(inputs, tower, momentum=0.99, epsilon=1e-3, scale=True):
   return outputs
 
 
-def dropout(inputs, rate, tower):
-  """Sets a part of all values to 0 in training, and scales the others up.
+def dropout(inputs, rate, is_training):
+  """Sets random values to 0 in training, and scales the others up.
 
-  Which ones, depends on the graph's seed, the scope's name and the step, and
-  is drawn for the images of all towers: whatever their number, and however
-  often a run was resumed, it is the same. A scope can have one dropout only.
+  The choice depends on the graph's seed, the scope's name and the global step.
+  It is drawn for the images of all towers, so that neither the number of towers
+  nor interruptions change it. A scope can have only one dropout.
 
   Args:
     inputs: [n, ...].
-    rate: the part to drop, 0 to 1.
-    tower: the `Tower`; None in evaluation.
+    rate: fraction of values to drop, 0 to 1.
+    is_training: whether to drop values.
 
   Returns:
     Tensor of the shape of `inputs`.
+
+  Raises:
+    ValueError: the scope has a dropout already, or the graph no global step.
   """
-  if tower is None:
+  if not is_training:
     return inputs
+  index, count = (tf.get_collection('towers') or [(0, 1)])[-1]
   shape = tf.shape(inputs)
   scope = tf.get_variable_scope().name
-  if (scope, tower.index) in tf.get_collection('dropout'):
+  if (scope, index) in tf.get_collection('dropout'):
     raise ValueError(f'two dropouts in scope {scope!r} would drop the same')
-  tf.add_to_collection('dropout', (scope, tower.index))
+  tf.add_to_collection('dropout', (scope, index))
   seed = tf.stack([tf.constant(tf.get_default_graph().seed or 0, tf.int64)
-                   + zlib.crc32(scope.encode()), tower.step])
+                   + zlib.crc32(scope.encode()), _step()])
   draws = tf.random.stateless_uniform(
-      tf.concat([tower.count * shape[:1], shape[1:]], 0), seed)
-  draws = draws[tower.index * shape[0]:(tower.index + 1) * shape[0]]
+      tf.concat([count * shape[:1], shape[1:]], 0), seed)
+  draws = draws[index * shape[0]:(index + 1) * shape[0]]
   return tf.where_v2(draws < rate, tf.zeros([], inputs.dtype),
                      inputs / (1 - rate))
+
+
+def _step():
+  """Returns the global step before the update, int64 scalar; it is read once in
+  a graph, on the CPU."""
+  steps = tf.get_collection_ref('step before the update')
+  if not steps:
+    with tf.device('/cpu:0'):
+      steps.append(tf.identity(tf.train.get_global_step()))
+  return steps[0]
 
 
 def activation_summary(activations):
   """Adds a histogram and the sparsity (fraction of zeros) of `activations`.
 
-  Tags carry the name of the variable scope, `conv1/activations` and
-  `sparsity/conv1`, whatever tower this is. Only the tower that creates the
-  variables adds them: the others, which reuse them, compute the same on other
-  images.
+  Tags have the name of the variable scope, `conv1/activations` and
+  `sparsity/conv1`, in any tower. Only the first tower adds them: the others
+  compute the same on other images.
 
   Args:
     activations: float tensor of any shape.

@@ -1,8 +1,15 @@
-"""What is done to pixel values, in training and evaluation alike.
+"""Normalizations of pixel values, in training and evaluation alike.
 
-Normalizations take images, [n, height, width, depth], and the statistics of the
-training data that they need, and return float32.
+Each is a function of the shape of the images, [size, size, depth], and of
+`examples`: a function that returns the training images, uint8 [n, *shape]
+array, or None where a checkpoint will be restored. It returns a function of
+images, [n, *shape], that returns them normalized, in float32.
+
+Statistics of the training data are variables, so that they are in checkpoints
+and evaluation needs no training data.
 """
+
+import functools
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -11,102 +18,98 @@ from cifar10.nn import layers
 from cifar10.util.errors import UserError
 
 
-def standardize(images, statistics=None):
-  """Brings each image to mean 0 and variance 1.
+def _per_image(shape, examples):
+  """Mean 0 and variance 1 of each image (tutorial: "Model Inputs").
 
   The divisor is at least 1 / sqrt(number of values), which keeps a uniform
-  image finite, as tf.image.per_image_standardization does.
+  image finite, as in tf.image.per_image_standardization.
   """
-  del statistics
-  images = tf.cast(images, tf.float32)
-  num_values = images.shape[1] * images.shape[2] * images.shape[3]
-  means, variances = tf.nn.moments(images, [1, 2, 3], keepdims=True)
-  factors = 1 / tf.maximum(tf.sqrt(variances), num_values**-0.5)
-  return images * factors - means * factors
+  del examples
+
+  def normalize(images):
+    images = tf.cast(images, tf.float32)
+    means, variances = tf.nn.moments(images, [1, 2, 3], keepdims=True)
+    factors = 1 / tf.maximum(tf.sqrt(variances), np.prod(shape)**-0.5)
+    return images * factors - means * factors
+
+  return normalize
 
 
-def to_unit(images, statistics=None):
-  """Brings pixel values from 0 to 255 to 0 to 1."""
-  del statistics
-  return tf.cast(images, tf.float32) / 255
+def _unit(shape, examples):
+  """Pixel values from 0 to 1."""
+  del shape, examples
+  return lambda images: tf.cast(images, tf.float32) / 255
 
 
-def subtract_mean_image(images, statistics):
+def _mean_image(shape, examples):
   """Subtracts the mean of all training images, pixel by pixel."""
-  return tf.cast(images, tf.float32) - statistics['mean_image']
+  mean, = _statistics({'mean_image': shape}, examples, lambda images: {
+      'mean_image': images.mean(0, dtype=np.float64)})
+  return lambda images: tf.cast(images, tf.float32) - mean
 
 
-def standardize_channels(images, statistics):
-  """Brings each channel to mean 0 and variance 1 over the training data."""
-  images = tf.cast(images, tf.float32)
-  return (images - statistics['mean']) / statistics['stddev']
+def _per_channel(shape, examples):
+  """Mean 0 and variance 1 of each channel over the training data."""
+  mean, stddev = _statistics({'mean': shape[2:], 'stddev': shape[2:]}, examples,
+                             _channels)
+  return lambda images: (tf.cast(images, tf.float32) - mean) / stddev
 
 
-def whiten(images, statistics):
-  """Makes 2x2 patches of standardized channels, decorrelated over the training
-  data: [n, height - 1, width - 1, 4 * depth], each of variance 1."""
-  images = tf.cast(images, tf.float32)
-  return tf.nn.conv2d(images, statistics['kernel'], 1, 'VALID') - (
-      statistics['offset'])
+def _whiten(shape, examples):
+  """2x2 patches of standardized channels, decorrelated over the training data:
+  [n, height - 1, width - 1, 4 * depth], each of variance 1."""
+  depth = shape[2]
+  if shape[0] < 2:
+    raise UserError('normalization whiten: expected images of 2x2 or more')
+  mean, stddev, whitening = _statistics(
+      {'mean': [depth], 'stddev': [depth],
+       'whitening': [2, 2, depth, 4 * depth]}, examples, _whitening)
+  # The patches are sums, so the kernel can standardize the channels.
+  kernel = whitening / stddev[:, tf.newaxis]
+  offset = tf.reduce_sum(kernel * mean[:, tf.newaxis], [0, 1, 2])
+  return lambda images: tf.nn.conv2d(
+      tf.cast(images, tf.float32), kernel, 1, 'VALID') - offset
 
 
-NORMALIZATIONS = {'per_image': standardize, 'unit': to_unit,
-                  'mean_image': subtract_mean_image,
-                  'per_channel': standardize_channels, 'whiten': whiten}
+NORMALIZATIONS = {'per_image': _per_image, 'unit': _unit,
+                  'mean_image': _mean_image, 'per_channel': _per_channel,
+                  'whiten': _whiten}
 
 
-def statistics(normalization, shape, examples=None):
-  """Returns what a normalization needs to know of the training data.
+def _statistics(shapes, examples, measure):
+  """Returns the values of variables that hold statistics of the training data.
 
-  It is kept in variables, so that a checkpoint has it and evaluation needs no
-  training data.
+  Values, as tf.data cannot read variables of another host.
 
   Args:
-    normalization: name of the normalization.
-    shape: [size, size, depth] of the images it is for.
-    examples: function that returns the training images, uint8 [n, size, size,
-      depth] array; None where the variables will be restored.
-
-  Returns:
-    Dict of float32 tensors, for functions of NORMALIZATIONS.
-
-  Raises:
-    UserError: the images are too small.
+    shapes: the variables' shapes by name.
+    examples: see above.
+    measure: function of the training images to the statistics by name.
   """
-  depth = shape[-1]
-  if normalization == 'mean_image':
-    return _variables({'mean_image': shape}, _mean_image, examples)
-  if normalization == 'per_channel':
-    return _variables({'mean': [depth], 'stddev': [depth]}, _channels, examples)
-  if normalization == 'whiten':
-    if shape[0] < 2:
-      raise UserError('normalization whiten: expected images of 2x2 or more')
-    found = _variables({'mean': [depth], 'stddev': [depth],
-                        'whitening': [2, 2, depth, 4 * depth]}, _whitening,
-                       examples)
-    # Of sums, so what is to be done to each channel can be done to the kernel.
-    kernel = found['whitening'] / found['stddev'][:, tf.newaxis]
-    return {'kernel': kernel, 'offset': tf.reduce_sum(
-        kernel * found['mean'][:, tf.newaxis], [0, 1, 2])}
-  return {}
+  measured = functools.cache(lambda: measure(examples()) if examples else {})
+
+  def initial_value(name):
+    return lambda shape, dtype, partition_info=None: tf.constant(
+        measured().get(name, 0.0), dtype, shape)
+
+  # Hosts share them.
+  with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+    return [tf.identity(layers.variable(
+        f'statistics/{name}', shape, initial_value(name), trainable=False))
+            for name, shape in shapes.items()]
 
 
-def _variables(shapes, measure, examples):
-  """Returns the values of variables: what tf.data does on another host cannot
-  read variables here."""
-  values = measure(examples()) if examples else {}
-  return {name: tf.identity(layers.variable(
-      f'statistics/{name}', shape,
-      tf.constant_initializer(values.get(name, 0.0)), trainable=False))
-      for name, shape in shapes.items()}
-
-
-def _mean_image(images):
-  return {'mean_image': images.mean(0, dtype=np.float64)}
+def _channels(images):
+  mean = images.mean((0, 1, 2), dtype=np.float64)
+  # In parts, as float64 takes eight times the memory.
+  squares = sum(((part - mean)**2).sum((0, 1, 2))
+                for part in np.array_split(images, len(images) // 1000 + 1))
+  return {'mean': mean, 'stddev': (squares / images[..., 0].size)**0.5}
 
 
 def _whitening(images):
-  """Patches' eigenvectors, divided by the roots of their eigenvalues."""
+  """Eigenvectors of patches, divided by the square roots of their eigenvalues,
+  the largest first."""
   statistics = _channels(images)
   images = np.float32((images[:5000] - statistics['mean'])
                       / statistics['stddev'])
@@ -114,15 +117,7 @@ def _whitening(images):
                       for y in (0, 1) for x in (0, 1)], 3)
   flat = patches.reshape(-1, 4 * images.shape[-1])
   values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
-  # The largest first; where there is no variance, noise is not to be made any.
+  # The constant keeps directions without variance from amplifying noise.
   vectors = (vectors / np.sqrt(values + 5e-4))[:, ::-1]
   return {**statistics, 'whitening': vectors.reshape(
       2, 2, images.shape[-1], -1)}
-
-
-def _channels(images):
-  mean = images.mean((0, 1, 2), dtype=np.float64)
-  # In parts, as float64 takes eight times the room.
-  squares = sum(((part - mean)**2).sum((0, 1, 2))
-                for part in np.array_split(images, len(images) // 1000 + 1))
-  return {'mean': mean, 'stddev': (squares / images[..., 0].size)**0.5}

@@ -1,4 +1,4 @@
-"""What a recipe says of the update: schedule, optimizer, weight decay."""
+"""The update, as a recipe describes it: schedule, weight decay, optimizer."""
 
 import math
 import re
@@ -18,13 +18,54 @@ OPTIMIZERS = {
         rate, recipe.beta1, recipe.beta2, recipe.epsilon)}
 
 
-def optimizer(recipe, learning_rate):
-  """Returns the tf.train.Optimizer that a recipe names."""
-  return look_up(recipe.optimizer, OPTIMIZERS, 'optimizer')(
+# Gradients are multiplied by it on their way through the network, as float16
+# would round the small ones to zero.
+_LOSS_SCALE = 1024.0
+
+
+def scaled_gradients(loss, variables):
+  """Returns the gradients of a loss of a network that computes in float16."""
+  return [gradient / _LOSS_SCALE
+          for gradient in tf.gradients(loss * _LOSS_SCALE, variables)]
+
+
+def update(recipe, learning_rate, gradients, variables, must_be_finite):
+  """Returns the operation that applies gradients by the recipe's optimizer.
+
+  Args:
+    recipe: the `Recipe`.
+    learning_rate: float32 scalar.
+    gradients, variables: lists.
+    must_be_finite: dict of scalars; if one of them is not finite when the
+      operation runs, nothing is applied.
+  """
+  optimizer = look_up(recipe.optimizer, OPTIMIZERS, 'optimizer')(
       recipe, learning_rate)
 
+  def apply_gradients():
+    return optimizer.apply_gradients(zip(gradients, variables))
 
-# Schedules: recipe and epochs passed, a float64 scalar, to a factor.
+  if not must_be_finite:
+    return apply_gradients()
+  finite = tf.reduce_all(tf.is_finite(list(must_be_finite.values())))
+  return tf.cond(finite, apply_gradients, tf.no_op)
+
+
+def add(gradients, others):
+  """Returns sums of gradients; of `others`, some can be None."""
+  return [g if other is None else g + other
+          for g, other in zip(gradients, others)]
+
+
+def norms(gradients, variables):
+  """Returns the L2 norms of gradients, float32 scalars by name of variable."""
+  # l2_loss is half the square of the norm, in one pass over memory.
+  return {v.op.name: tf.sqrt(2 * tf.nn.l2_loss(g))
+          for v, g in zip(variables, gradients)}
+
+
+# Schedules: functions of the recipe and of the epochs passed, a float64 scalar,
+# to the factor of the learning rate.
 
 
 def _exponential(recipe, epochs):
@@ -56,13 +97,13 @@ SCHEDULES = {'constant': lambda recipe, epochs: tf.ones_like(epochs),
              'linear': _linear, 'cosine': _cosine}
 
 
-def learning_rate(recipe, images_seen, batch_size, num_examples):
+def learning_rate(recipe, images_seen, global_batch, num_examples):
   """Returns the learning rate of a step.
 
   Args:
     recipe: the `Recipe`.
     images_seen: int64 scalar, images in the steps before this one.
-    batch_size: images in a step, over all towers.
+    global_batch: images in a step, over all towers.
     num_examples: images in an epoch.
 
   Returns:
@@ -75,15 +116,15 @@ def learning_rate(recipe, images_seen, batch_size, num_examples):
   epochs = tf.cast(images_seen, tf.float64) / num_examples
   rate = recipe.learning_rate * schedule(recipe, epochs)
   if recipe.learning_rate_batch:
-    rate *= batch_size / recipe.learning_rate_batch
+    rate *= global_batch / recipe.learning_rate_batch
   if recipe.warmup_epochs:
     rate *= tf.minimum(epochs / recipe.warmup_epochs, 1.0)
   return tf.cast(rate, tf.float32)
 
 
 def scale(recipe, gradients, variables):
-  """Returns the gradients, multiplied where the recipe says that variables are
-  to learn faster or slower. (Their weight decay stays as it is.)"""
+  """Returns the gradients, multiplied by the recipe's learning_rate_factor for
+  its scaled_variables. (Their weight decay stays as it is.)"""
   if recipe.learning_rate_factor == 1:
     return gradients
   chosen = _matching(recipe, 'scaled_variables', variables)
@@ -91,21 +132,24 @@ def scale(recipe, gradients, variables):
           for g, v in zip(gradients, variables)]
 
 
-def lookahead(recipe, steps, progress):
-  """Draws the variables of the network back to their slow average, when it is
-  time to (Lookahead; Zhang et al., 2019).
+def lookahead(recipe, steps, global_batch, num_examples):
+  """Sets the variables of the network to their slow average, every
+  `lookahead_steps` steps (Lookahead; Zhang et al., 2019).
 
-  The average also takes in what else the network goes by in evaluation, such as
-  the moving statistics of batch normalization.
+  There is an average of all variables that evaluation uses, so also of the
+  moving statistics of batch normalization.
 
   Args:
     recipe: the `Recipe`.
-    steps: int64 scalar, how many were made.
-    progress: float32 scalar, the part of the training that is done.
+    steps: int64 scalar, the number of steps done.
+    global_batch: images in a step, over all towers.
+    num_examples: images in an epoch.
 
   Returns:
     The operation.
   """
+  progress = tf.cast(steps * global_batch, tf.float32) / (
+      recipe.epochs * num_examples)
   variables = [v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
                if not v.op.name.startswith('statistics/')]
   with tf.device('/cpu:0'):

@@ -1,27 +1,25 @@
-"""Finds the checkpoints of a directory, and tells which are sound.
+"""The checkpoints in a directory, and which of them are sound.
 
-`DIRECTORY/checkpoint`, the state file, names the newest, once that is complete.
-Where it fails, because files are damaged or gone, the directory itself tells
-what else there is.
+`DIRECTORY/checkpoint`, the state file, names the newest complete checkpoint. If
+that is damaged or missing, the others are found by the names of their files.
 """
 
 import functools
 import glob
 import os
 import re
-import shutil
 import sys
 
 import tensorflow.compat.v1 as tf
 
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 
 
 def newest(directory):
-  """Finds the newest checkpoint whose every byte is as it was written.
+  """Finds the newest checkpoint that is sound: every byte is as written.
 
-  What is wrong with those that should have been it goes to stderr, once.
+  Prints to stderr, once, what is wrong with newer ones.
 
   Returns:
     Its path, as savers take it; None if there is no checkpoint.
@@ -30,7 +28,7 @@ def newest(directory):
     UserError: there are checkpoints, or were, and none of them is sound.
   """
   while True:
-    paths, problems = find(directory), []
+    paths, problems = paths_in(directory), []
     for path in paths:
       problem = _problem(path, identity(path))
       if problem is None:
@@ -38,7 +36,7 @@ def newest(directory):
           _tell_once(f'{line}. Going on to an earlier checkpoint')
         return path
       problems.append(problem)
-      if find(directory) != paths:
+      if paths_in(directory) != paths:
         break  # A trainer went on meanwhile, and deleted it.
     else:
       if not problems and os.path.exists(os.path.join(directory, 'checkpoint')):
@@ -51,16 +49,15 @@ def newest(directory):
 
 def check_path(path):
   """Raises UserError if TensorFlow would take the path of a checkpoint, or of
-  its directory, for a pattern: it would find no checkpoint, or delete those of
-  another directory that the pattern matches."""
+  its directory, for a pattern. It would find no checkpoint, or delete the
+  checkpoints of another directory that matches the pattern."""
   if re.search(r'[*?[\\]', os.fspath(path)):
     raise UserError(f'{path}: expected a path without *, ?, [ and \\, which '
                     'TensorFlow takes for patterns in names of checkpoints')
 
 
 def sound(path):
-  """Returns the path of a checkpoint, as savers take it; UserError unless its
-  every byte is as it was written."""
+  """Returns the path of a checkpoint; UserError unless it is sound."""
   check_path(path)
   problem = _problem(path, identity(path))
   if problem:
@@ -73,9 +70,9 @@ def _tell_once(line):
   print(line, file=sys.stderr, flush=True)
 
 
-def find(directory):
-  """Returns the paths of the checkpoints in a directory in the order to try
-  them: the one that the state file names, then by their steps, latest first."""
+def paths_in(directory):
+  """Returns the paths of the checkpoints in a directory, in the order to try
+  them: first the one that the state file names, then the latest first."""
   try:
     names = os.listdir(directory)
   except (FileNotFoundError, NotADirectoryError):
@@ -103,8 +100,8 @@ def _named(directory):
 
 
 def identity(path):
-  """Returns what tells the checkpoint at `path` from an earlier one of the same
-  name."""
+  """Returns a value that differs from that of an earlier checkpoint of the same
+  name: sizes and times of its files."""
   status = []
   for name in [path, *sorted(glob.glob(f'{glob.escape(path)}.*'))]:
     try:
@@ -147,11 +144,27 @@ def data_files(path):
   return sorted(glob.glob(f'{glob.escape(path)}.data-?????-of-?????'))
 
 
-def adopt(path):
-  """Makes the state file name this checkpoint, and those before it, for savers
-  to go on from; removes what killed processes left of others."""
-  directory = os.path.abspath(os.path.dirname(path))
-  step, kept = step_of(path), find(directory)
+def adopt_newest(directory):
+  """Makes savers and sessions go on from the newest sound checkpoint.
+
+  Rewrites the state file to name it and those before it, and removes what
+  killed processes left of others.
+
+  Args:
+    directory: the train_dir.
+
+  Returns:
+    Path of the checkpoint; None if there is none.
+
+  Raises:
+    UserError: none is sound, or the newest is not of the default graph.
+  """
+  path = newest(directory)
+  if path is None:
+    return None
+  check_variables(path, {v.op.name: v for v in tf.global_variables()})
+  directory = os.path.abspath(directory)
+  step, kept = step_of(path), paths_in(directory)
   for name in glob.glob('model.ckpt-*.data-*', root_dir=directory):
     checkpoint = os.path.join(directory, name.partition('.data-')[0])
     if checkpoint not in kept and step_of(checkpoint) < step:
@@ -160,10 +173,11 @@ def adopt(path):
       kept, key=step_of) if step_of(checkpoint) < step]
   tf.train.update_checkpoint_state(
       directory, os.path.basename(path), [*names, os.path.basename(path)])
+  return path
 
 
 def remove_unfinished(directory):
-  """Removes what a killed process left of files it was writing."""
+  """Removes files that a killed process did not finish."""
   for pattern in '*.tempstate*', 'checkpoint.tmp*', 'graph.pbtxt.tmp*':
     for name in glob.glob(pattern, root_dir=directory):
       os.remove(os.path.join(directory, name))
@@ -192,44 +206,23 @@ def check_variables(path, variables):
                       f'{found.get(name, "is missing")}, expected {shape}')
 
 
-def copy(path, directory):
-  """Makes a checkpoint the only one of another directory. What is there goes
-  when the copy is complete, and sound.
+def init_from(run):
+  """Makes the variables of a network start from those of run.init_from, unless
+  the run has a checkpoint already.
 
-  Raises:
-    FileNotFoundError: it was deleted meanwhile.
-  """
-  os.makedirs(directory, exist_ok=True)
-  name = os.path.basename(path)
-  target = os.path.join(directory, name)
-  data = data_files(path)
-  if not data:
-    raise FileNotFoundError(path)
-  # The index last: of a checkpoint that is being deleted, it goes first.
-  for file in [*data, f'{path}.index']:
-    copied = os.path.join(directory, os.path.basename(file))
-    shutil.copyfile(file, f'{copied}.part')
-    os.replace(f'{copied}.part', copied)
-  sound(target)
-  tf.train.update_checkpoint_state(directory, name, [name])
-  for other in find(directory):
-    if other != target:
-      for old in glob.glob(f'{glob.escape(other)}.*'):
-        os.remove(old)
-
-
-def initialize_from(path):
-  """Makes the variables of a network start from a checkpoint.
-
-  Those do which have the same name and shape there; which have not, is told.
-  Statistics of the data are of other data, and do not.
+  To be called when the network is built, and before `model.train()`. Restores
+  variables whose names and shapes match; prints the others. Statistics of the
+  training data are not restored, as the data differs.
 
   Args:
-    path: of the checkpoint, or of a directory, whose newest it is.
+    run: the `Run`. Its init_from is a checkpoint, or a directory with one.
 
   Raises:
-    UserError: it is no sound checkpoint, or has none of the variables.
+    UserError: there is no sound checkpoint, or it has none of the variables.
   """
+  path = run.init_from
+  if not path or paths_in(run.train_dir):
+    return
   checkpoint = newest(path) if os.path.isdir(path) else sound(path)
   if checkpoint is None:
     raise UserError(f'--init_from={path}: there is no checkpoint')

@@ -1,7 +1,9 @@
-"""`Run`: what a training run is, kept beside its checkpoints as `run.json`.
+"""What a training run is: `Options` that a user chooses, and the `Run` that
+they make, which is kept beside its checkpoints as `run.json`.
 
-Evaluation reads it, so that no forgotten flag can point it at another network
-or other data, and training compares it, so that no run goes on as another one.
+Evaluation reads run.json, so that no forgotten flag can point it at another
+network or other data. Training compares it, so that a run is never resumed as
+another one.
 """
 
 import dataclasses
@@ -13,71 +15,74 @@ from typing import Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import networks
+from cifar10.data import directories
 from cifar10.data import records
 from cifar10.recipe import Recipe
-from cifar10.util.errors import UserError
 from cifar10.util import fields
-from cifar10.util.fields import field
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
+from cifar10.util.fields import field
 
 VERSION = 1
-# What activations and products can be computed in; variables are float32.
+# Types of activations and products; variables are float32.
 DTYPES = 'float32', 'bfloat16', 'float16'
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-  """The arguments of a training run. None is for what is yet to be found out.
+class Options:
+  """What a user chooses for a training.
 
-  Attributes:
-    train_dir: where checkpoints, event files and run.json go.
-    data_dir: where the record files are, or go.
-    data_url: where to download from, instead of the known places: one URL, or
-      several.
-    dataset: name of the data, see dataset.py; None: what data_dir holds.
-    record_format: of its records, found by `loop.prepare()`.
-    network: name of the network, see networks/.
-    recipe: its hyperparameters; None: those it was published with.
-    init_from: checkpoint, or train_dir, whose variables to start from.
-    batch_size: images per tower and step, instead of the recipe's.
-    dtype: what the network computes in, one of DTYPES.
-    num_towers: how many parts a step's images are split into.
-    holdout: how many records, the last, are not trained on.
-    num_examples: how many are, found by `loop.prepare()` too.
-    checksum: of the files of training records, so too.
-    max_steps: the step to stop at, counted from the first start; None: as
-      many as the recipe's epochs take.
-    seed: of initial weights, order and distortions.
-    input: 'tfdata', or 'queue' for the tutorial's prefetch queues.
-    min_fraction_of_examples_in_queue: how much of an epoch those hold.
-    checkpoint_steps, summary_steps, log_frequency: steps from one checkpoint,
-      summary, line of text to the next.
-    keep_checkpoints: how many of the newest to keep.
-    log_device_placement: whether to log where each operation runs.
+  Those with a description are flags of the training programs. `recipe` is None
+  for the network's own recipe; `num_towers` is the number of equal parts that
+  a step's images are split into.
   """
-  train_dir: str = '/tmp/cifar10_train'
-  data_dir: str = '/tmp/cifar10_data'
-  data_url: tuple = ()
-  dataset: Optional[str] = None
-  record_format: Optional[records.Format] = None
-  network: str = 'convnet'
+  train_dir: str = field(
+      '/tmp/cifar10_train', nonempty='a directory',
+      help='Directory of checkpoints and event files. A run that it holds is '
+      'resumed.')
+  data_dir: str = field(
+      '/tmp/cifar10_data', nonempty='a directory',
+      help='Directory of the data. If the data is not there, it is downloaded '
+      'to it.')
+  data_url: tuple = field(
+      (), help='URL (also file://) of an archive of the data, in place of the '
+      'known mirrors. May be repeated.')
+  dataset: Optional[str] = field(
+      None, choices=directories.DATASETS, help='The data. synthetic: 8,000 + '
+      '2,000 generated pictures of shapes. Default: own if data_dir has it, '
+      'else cifar10.')
+  network: str = field('convnet', choices=networks.NETWORKS,
+                       help='The network to train.')
   recipe: Optional[Recipe] = None
-  init_from: Optional[str] = None
-  batch_size: Optional[int] = field(None, minimum=1)
-  dtype: str = field('float32', choices=DTYPES)
+  init_from: Optional[str] = field(
+      None, help='Checkpoint, or train_dir of another run, whose variables of '
+      'the same names and shapes the run starts from.')
+  dtype: str = field('float32', choices=DTYPES, help='Type that the network '
+                     'computes in; variables are float32.')
   num_towers: int = field(1, minimum=1)
-  holdout: int = field(0, minimum=0)
-  num_examples: Optional[int] = field(None, minimum=1)
-  checksum: Optional[str] = None
-  max_steps: Optional[int] = field(None, minimum=1)
-  seed: int = field(1, minimum=0, maximum=2**31 - 1)
-  input: str = field('tfdata', choices=('tfdata', 'queue'))
-  min_fraction_of_examples_in_queue: float = field(0.4, minimum=0, maximum=1)
-  checkpoint_steps: int = field(1000, minimum=1)
-  summary_steps: int = field(100, minimum=1)
-  log_frequency: int = field(10, minimum=1)
-  keep_checkpoints: int = field(5, minimum=1, maximum=2**31 - 1)
-  log_device_placement: bool = False
+  holdout: int = field(0, minimum=0, help='Number of training records, the '
+                       'last, to keep for eval --eval_data=holdout.')
+  max_steps: Optional[int] = field(
+      None, minimum=1, help='Step to stop at, counted from the first start. '
+      "Default: as many steps as the recipe's epochs take.")
+  seed: int = field(1, minimum=0, maximum=2**31 - 1, help='Seed of the initial '
+                    'weights, and of the order and distortions of the images.')
+  input: str = field(
+      'tfdata', choices=('tfdata', 'queue'), help="queue: the tutorial's "
+      'prefetch queues; a resumed run then sees other images than an '
+      'uninterrupted one.')
+  min_fraction_of_examples_in_queue: float = field(
+      0.4, minimum=0, maximum=1,
+      help='Fraction of an epoch that the prefetch queue holds at least.')
+  checkpoint_steps: int = field(1000, minimum=1,
+                                help='Steps between checkpoints.')
+  summary_steps: int = field(100, minimum=1, help='Steps between summaries.')
+  log_frequency: int = field(10, minimum=1, help='Steps between lines of text.')
+  keep_checkpoints: int = field(5, minimum=1, maximum=2**31 - 1,
+                                help='Number of newest checkpoints to keep.')
+  log_device_placement: bool = field(
+      False, help='Log the device of each operation.')
 
   def __post_init__(self):
     urls = self.data_url
@@ -88,16 +93,34 @@ class Run:
         object.__setattr__(self, name, os.fspath(getattr(self, name)))
     fields.check(self, '--{}={}')
 
+
+@dataclasses.dataclass(frozen=True)
+class Run(Options):
+  """A training run: options with nothing left open, made by
+  `preparation.prepare()`.
+
+  Runs of earlier versions and of the 2016 code did not note everything: what is
+  None is not known.
+
+  Attributes:
+    record_format: `records.Format` of the data.
+    num_examples: number of records in an epoch.
+    checksum: checksum of the files of training records.
+  """
+  record_format: Optional[records.Format] = None
+  num_examples: Optional[int] = field(None, minimum=1)
+  checksum: Optional[str] = None
+
   @property
   def global_batch(self):
     """Images in a step, over all towers."""
     return self.recipe.batch_size * self.num_towers
 
   def identity(self):
-    """Returns what must stay the same for a run to be the same, by name.
+    """Returns what makes this run the same run as another one, by name.
 
-    Not the number of towers, as they share out one global batch (where it
-    matters all the same, `directory.describe()` sees to it), and not the
+    The number of towers does not belong to it, as towers share one global batch
+    (for batch normalization see `directory.check_towers()`). Neither does the
     length of the run, unless its steps depend on it.
     """
     recipe = dataclasses.asdict(self.recipe)
@@ -114,11 +137,12 @@ class Run:
 
 
 def path(train_dir):
+  """Returns the path of run.json in a train_dir."""
   return os.path.join(train_dir, 'run.json')
 
 
-def describe(run):
-  """Returns what run.json says of a run."""
+def to_json(run):
+  """Returns the text of run.json for a `Run`."""
   return json.dumps({
       'version': VERSION,
       'run': dataclasses.asdict(run),
@@ -128,30 +152,32 @@ def describe(run):
 
 
 def save(run):
-  """Writes run.json into the run's train_dir, all of it or nothing."""
-  filesystem.write_text(path(run.train_dir), describe(run))
+  """Writes run.json into the run's train_dir, atomically."""
+  filesystem.write_text(path(run.train_dir), to_json(run))
 
 
 def load(train_dir):
-  """Returns the `Run` that run.json in train_dir describes, None without one.
+  """Returns the `Run` that run.json in a train_dir describes; None without it.
 
   Raises:
-    UserError: it is not what `save()` writes.
+    UserError: run.json is not what `save()` writes.
   """
   if not os.path.exists(path(train_dir)):
     return None
   text = filesystem.read_text(path(train_dir))
   try:
-    description = json.loads(text)
-    if description['version'] != VERSION:
-      raise ValueError(f'it is of version {description["version"]}, this '
+    content = json.loads(text)
+    if content['version'] != VERSION:
+      raise ValueError(f'it is of version {content["version"]}, this '
                        f'program of version {VERSION}')
-    run = description['run']
+    run = content['run']
+    run.pop('batch_size', None)  # Of earlier versions; the recipe has it.
     run['recipe'] = Recipe(**run['recipe'])
     if run.get('record_format'):
       run['record_format'] = records.Format(**run['record_format'])
     return Run(**run)
-  except (UserError, ValueError, KeyError, TypeError, RecursionError) as e:
+  except (AttributeError, KeyError, RecursionError, TypeError, UserError,
+          ValueError) as e:
     problem = e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'
     raise UserError(f'{path(train_dir)}: is not a description of a run: '
                     f'{problem}') from e

@@ -1,4 +1,4 @@
-"""The directory of a run: for one run, and one trainer at a time."""
+"""The directory of a run, train_dir: for one run, and one trainer at a time."""
 
 import contextlib
 import dataclasses
@@ -10,29 +10,29 @@ import tensorflow.compat.v1 as tf
 
 from cifar10.runs import checkpoints
 from cifar10.runs import description
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 
 
-# What a training writes, apart from the lock; the description goes last, so
-# that what a killed process left to move still counts as a run.
+# Files that a training writes, apart from the lock. The description is moved
+# last, so that what a killed process has not moved yet still counts as a run.
 _FILES = ('checkpoint', 'checkpoint.tmp*', 'model.ckpt-*', 'graph.pbtxt*',
           'events.out.tfevents.*', 'run.json*')
 
 
 @contextlib.contextmanager
 def open_train_dir(run, fresh=False):
-  """Makes sure that run.train_dir holds this run or nothing, and keeps other
-  trainers out of it until the end of the `with`.
+  """Opens run.train_dir for this run, and keeps other trainers out of it until
+  the end of the `with`.
 
   Args:
-    run: a prepared `Run`.
-    fresh: whether to move the files of a run that is there into a directory
-      inside run.train_dir, and start over.
+    run: the `Run`.
+    fresh: whether to start over: moves the files of a run in the directory into
+      a new directory inside it.
 
   Raises:
-    UserError: it holds something else, another trainer has it, or, in all of
-      the `with`, the file system refuses to read or write a file.
+    UserError: it holds another run, another trainer has it, or, anywhere in the
+      `with`, a file cannot be read or written.
   """
   with filesystem.explained(run.train_dir), filesystem.locked(run.train_dir):
     if fresh:
@@ -46,10 +46,10 @@ def open_train_dir(run, fresh=False):
 
 
 def _move_aside(train_dir):
-  """Moves the files of a run, if there is one, and nothing else, into a new
-  directory inside: train_dir can be a mount point, which cannot be renamed."""
+  """Moves the files of a run, and nothing else, into a new directory inside
+  train_dir (which can be a mount point, and those cannot be renamed)."""
   if not os.path.exists(description.path(train_dir)) and (
-      not checkpoints.find(train_dir)):
+      not checkpoints.paths_in(train_dir)):
     return
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S.%f')
   aside = os.path.join(train_dir, f'before-{now}')
@@ -66,12 +66,12 @@ def _check_same_run(run):
   ways_out = ('--fresh starts over (and moves what is there into a directory '
               'inside), or choose another --train_dir')
   if old is None:
-    if checkpoints.find(run.train_dir):
+    if checkpoints.paths_in(run.train_dir):
       raise UserError(f'{run.train_dir} holds checkpoints but no run.json, so '
                       f'there is no telling what they are: {ways_out}')
     return
   for name in 'checksum', 'record_format':
-    if getattr(old, name) is None:  # Of the time before it was noted.
+    if getattr(old, name) is None:  # Earlier versions did not note it.
       old = dataclasses.replace(old, **{name: getattr(run, name)})
   was, wanted = old.identity(), run.identity()
   different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
@@ -88,13 +88,12 @@ def is_done(run):
   return bool(checkpoint) and checkpoints.step_of(checkpoint) >= run.max_steps
 
 
-def describe(run):
-  """Writes run.json, when the graph, built by now, shows that the run can be.
-  """
+def check_towers(run):
+  """Raises UserError if the run in run.train_dir has another number of towers,
+  and its network, the default graph, normalizes batches tower by tower."""
   old = description.load(run.train_dir)
   if old and old.num_towers != run.num_towers and tf.get_collection(
       tf.GraphKeys.UPDATE_OPS):
     raise UserError(
         f'{run.train_dir} holds a run of {old.num_towers} towers, not '
         f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
-  description.save(run)

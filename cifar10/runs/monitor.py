@@ -1,30 +1,39 @@
-"""Tells how a training goes, in the tutorial's format, and ends it when it goes
-wrong."""
+"""Watches a training: prints its progress in the tutorial's format, and ends it
+when values are not finite."""
 
 import time
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 
 from cifar10.util import console
 from cifar10.util.errors import UserError
 
-# So many steps in a row may overflow float16, and change nothing.
+# Number of steps in a row that may overflow float16, and change nothing.
 _MAX_OVERFLOWS = 100
 
 
-class Reporter:
-  """Prints how the steps are going, and stops at what is not finite."""
+class Monitor:
+  """Prints the progress of the steps, and stops at values that are not finite.
+  """
 
   def __init__(self, run):
     self._run = run
-    self._next = None  # The first step that is not in a report yet.
+    self._next = None  # The first step that no line covers yet.
     self._time = time.monotonic()
     self._values = self._finite_loss = None
     self._overflows = 0  # Steps in a row.
-    self._mark = None  # Step and time since when speed is measured.
+    self._mark = None  # Step and time of the last summary.
 
   def step(self, values):
-    """To be called after each step with the values of its `model.Step`."""
+    """Takes in a step; to be called after each.
+
+    Args:
+      values: the values of its `model.Step`.
+
+    Raises:
+      UserError: a value is not finite.
+    """
     number, loss = int(values.step), values.losses['total_loss']
     self._values = values
     if np.isfinite([loss, *values.gradient_norms.values()]).all():
@@ -34,7 +43,7 @@ class Reporter:
       if self._run.dtype != 'float16' or self._overflows > _MAX_OVERFLOWS:
         self.not_finite('not all of this is finite')
 
-    # The first step is told by itself: starting up is part of it.
+    # The first step has a line of its own, as it includes the start.
     if self._next is not None and number % self._run.log_frequency:
       return
     updates = 1 if self._next is None else number + 1 - self._next
@@ -51,17 +60,19 @@ class Reporter:
           f'{100 * (number + 1) / run.max_steps:.0f}%, '
           f'{console.duration(left)} left', flush=True)
 
-  def examples_per_sec(self, number):
-    """Returns the images a second since the last call with a step's number;
-    None the first time, as starting up would count."""
+  def with_speed(self, summary, number):
+    """Returns a serialized summary of a step as tf.Summary, with the images a
+    second since the last one; not the first time, which includes the start."""
+    summary = tf.Summary.FromString(summary)
     mark, self._mark = self._mark, (number, time.monotonic())
-    if mark is None:
-      return None
-    return (number - mark[0]) * self._run.global_batch / (
-        self._mark[1] - mark[1])
+    if mark:
+      images = (number - mark[0]) * self._run.global_batch
+      summary.value.add(tag='training/examples_per_sec',
+                        simple_value=images / (self._mark[1] - mark[1]))
+    return summary
 
   def not_finite(self, problem):
-    """Raises UserError that tells of the last step."""
+    """Raises a UserError with the values of the last step."""
     values, norms = self._values, self._values.gradient_norms
     largest = sorted(
         norms, key=lambda name: np.nan_to_num(-norms[name], nan=-np.inf))[:3]

@@ -1,14 +1,13 @@
-"""What TensorBoard's projector shows: points in a space of many dimensions,
-with labels and thumbnails."""
+"""Embeddings for TensorBoard's projector, with labels and thumbnails."""
 
 import math
 import os
 
 from PIL import Image
 
-from cifar10.runs import report
+from cifar10.runs import pictures
 from cifar10.util import filesystem
-from cifar10.util.progress import Progress
+from cifar10.util.console import Progress
 
 _LARGEST_SPRITE = 8192  # Pixels a side, which browsers take.
 _CONFIG = '''embeddings {{
@@ -25,10 +24,10 @@ _CONFIG = '''embeddings {{
 
 
 def write(directory, features, images, labels, predicted, class_names):
-  """Writes embeddings, instead of those that are there, if any.
+  """Writes embeddings, in place of earlier ones.
 
   Args:
-    directory: where the event files are.
+    directory: directory of the event files.
     features: float [n, d] array.
     images: uint8 [n, height, width, depth] array.
     labels, predicted: int [n] arrays.
@@ -49,7 +48,7 @@ def write(directory, features, images, labels, predicted, class_names):
   progress = Progress(count, 'embeddings')
   with open(os.path.join(folder, 'features.tsv'), 'w') as file:
     for i in range(count):
-      sprite.paste(report.thumbnail(images[i], side),
+      sprite.paste(pictures.thumbnail(images[i], side),
                    (i % columns * side, i // columns * side))
       file.write('\t'.join(f'{value:.6g}' for value in features[i]) + '\n')
       progress.report(i + 1)

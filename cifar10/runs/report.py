@@ -1,20 +1,25 @@
-"""What an evaluation tells: numbers, a table, pictures."""
+"""The report of an evaluation: numbers, a table, and what TensorBoard shows."""
 
-import io
+import json
+import os
 
 import numpy as np
-from PIL import Image
-from PIL import ImageDraw
-from PIL import ImageFont
-from PIL import ImageOps
+
+from cifar10 import model
+from cifar10.runs import events
+from cifar10.runs import pictures
+from cifar10.runs import projector
+from cifar10.util import filesystem
 
 _BINS = 15
-# So many classes fit a matrix with names; so many a matrix.
-_MOST_CLASSES_WITH_NAMES, _MOST_CLASSES = 20, 1000
+# Up to these numbers of classes, there is a confusion matrix, as text and in
+# report.json.
+_MOST_CLASSES_AS_TEXT, _MOST_CLASSES = 20, 1000
+_MISTAKES = 24  # Number of images in the picture of mistakes.
 
 
-def describe(labels, probabilities, class_names):
-  """Describes how right predictions are.
+def measure(labels, probabilities, class_names):
+  """Measures predictions.
 
   Args:
     labels: int [n] array.
@@ -22,14 +27,17 @@ def describe(labels, probabilities, class_names):
     class_names: by label.
 
   Returns:
-    Dict, as JSON has it: `precision_at_1` and `precision_at_3`, the shares of
-    images whose class is the most probable one, or among the three most
-    probable; `expected_calibration_error` (Guo et al., 2017, 15 bins): how far
-    the probability of the most probable class is from the share of right ones,
-    among images of about the same; `classes`, by label, with their number of
-    examples and the share of right ones (None without any); `confusion`, a
-    matrix of counts, row for row the images of a class, by what they were
-    taken for (None of more than a thousand classes).
+    Dict, for JSON:
+      examples: number of images.
+      precision_at_1, precision_at_3: fraction of images whose class is the most
+        probable one, or among the three most probable.
+      expected_calibration_error: mean difference between the probability of the
+        most probable class and the fraction of images for which it is right,
+        over 15 bins of that probability (Guo et al., 2017).
+      classes: by label, name, number of examples, and accuracy (None without
+        examples).
+      confusion: counts by class (row) and predicted class (column); None of
+        more than a thousand classes.
   """
   count = len(class_names)
   order = (-probabilities).argsort(1, kind='stable')
@@ -54,14 +62,14 @@ def describe(labels, probabilities, class_names):
 
 
 def _calibration_error(confidences, right):
-  # A bin takes in its upper end.
+  # The upper end belongs to a bin.
   bins = np.ceil(confidences * _BINS).astype(int).clip(1, _BINS) - 1
   gaps = np.bincount(bins, right - np.float64(confidences), _BINS)
   return float(abs(gaps).sum() / len(right))
 
 
 def table(description):
-  """Returns what `describe()` returned, as text for people."""
+  """Returns the dict of `measure()` as a table in text."""
   names = [one['name'] for one in description['classes']]
   confusion = description['confusion'] and np.array(description['confusion'])
   width = max(map(len, [*names, 'all']))
@@ -82,7 +90,7 @@ def table(description):
       f'{description["precision_at_1"]:8.1%}  among the first three: '
       f'{description["precision_at_3"]:.1%}; expected calibration error: '
       f'{description["expected_calibration_error"]:.1%}')
-  if len(names) <= _MOST_CLASSES_WITH_NAMES:
+  if len(names) <= _MOST_CLASSES_AS_TEXT:
     cell = max(5, len(str(confusion.max())) + 1)
     lines += ['', 'Images of a class (row) by what they were taken for:',
               ' ' * width + ''.join(f'{name[:cell - 1]:>{cell}}'
@@ -92,49 +100,8 @@ def table(description):
   return '\n'.join(line.rstrip() for line in lines)
 
 
-def confusion_picture(description):
-  """Draws the confusion matrix: rows are classes, columns what their images
-  were taken for, in percent of the row.
-
-  Returns:
-    A PIL.Image.
-  """
-  names = [one['name'] for one in description['classes']]
-  shares = np.array(description['confusion'], float)
-  shares /= shares.sum(1, keepdims=True).clip(1)
-  # Right is green, wrong is red; the square root shows rare mistakes.
-  depth = np.sqrt(shares)[..., np.newaxis]
-  colors = np.where(np.eye(len(names), dtype=bool)[..., np.newaxis],
-                    255 - depth * [225, 110, 190], 255 - depth * [20, 225, 225])
-  annotated = len(names) <= _MOST_CLASSES_WITH_NAMES
-  cell = 44 if annotated else max(1, 1000 // len(names))
-  side = cell * len(names)
-  matrix = Image.fromarray(colors.astype(np.uint8)).resize((side, side),
-                                                           Image.NEAREST)
-  if not annotated:
-    return matrix
-  font = ImageFont.load_default(14)
-  margin = max(int(font.getlength(name)) for name in names) + 12
-  picture = Image.new('RGB', (margin + side + 1, margin + side + 1), 'white')
-  picture.paste(matrix, (margin, margin))
-  draw = ImageDraw.Draw(picture)
-  for i, name in enumerate(names):
-    start = margin + i * cell
-    draw.text((margin - 6, start + cell / 2), name, 'black', font, 'rm')
-    upright = Image.new('RGB', (margin, cell), 'white')
-    ImageDraw.Draw(upright).text((6, cell / 2), name, 'black', font, 'lm')
-    picture.paste(upright.rotate(90, expand=True), (start, 0))
-  for (row, column), share in np.ndenumerate(shares):
-    x, y = margin + column * cell, margin + row * cell
-    draw.rectangle([x, y, x + cell, y + cell], None, '#cccccc')
-    if share >= 0.005:
-      draw.text((x + cell / 2, y + cell / 2), f'{100 * share:.0f}',
-                'white' if share > 0.56 else 'black', font, 'mm')
-  return picture
-
-
 def most_confident_mistakes(labels, probabilities, count):
-  """Returns the indices of the images whose class was missed with the highest
+  """Returns the indices of the wrongly classified images with the highest
   probabilities, highest first; at most `count`."""
   confidences = np.where(probabilities.argmax(1) == labels, -1.0,
                          probabilities.max(1))
@@ -142,50 +109,45 @@ def most_confident_mistakes(labels, probabilities, count):
   return worst[confidences[worst] >= 0]
 
 
-def mistakes_picture(images, labels, probabilities, class_names):
-  """Draws images with what they are, what they were taken for, and the
-  probability of that.
+def publish(result, data, eval_dir, writer):
+  """Writes the report of an evaluation: report.json, an event with pictures,
+  and the embeddings if there are any.
 
   Args:
-    images: uint8 [n, height, width, 1 or 3] array, n >= 1.
-    labels: int [n] array.
-    probabilities: float [n, classes] array.
-    class_names: by label.
+    result: the `eval.Result`.
+    data: the `directories.Dataset`.
+    eval_dir: directory to write to.
+    writer: its `events.Writer`.
 
   Returns:
-    A PIL.Image.
+    The dict of `measure()`.
   """
-  side, columns = 104, 4
-  line, font = 17, ImageFont.load_default(13)
-  rows = -(-len(images) // columns)
-  picture = Image.new('RGB', (columns * (side + 8) + 8,
-                              rows * (side + 2 * line + 12) + 8), 'white')
-  draw = ImageDraw.Draw(picture)
-  for i, (pixels, label, row) in enumerate(zip(images, labels, probabilities)):
-    x = 8 + i % columns * (side + 8)
-    y = 8 + i // columns * (side + 2 * line + 12)
-    picture.paste(thumbnail(pixels, side), (x, y))
-    name = class_names[row.argmax()]
-    draw.text((x, y + side + 2), f'is {class_names[label]}'[:15], '#1e7341',
-              font)
-    draw.text((x, y + side + 2 + line), f'{name[:10]} {row.max():.0%}',
-              '#b01e1e', font)
-  return picture
-
-
-def thumbnail(pixels, side):
-  """Returns a PIL.Image of the given height and width, in pixels, of a uint8
-  [height, width, 1 or 3] array."""
-  if pixels.shape[2] == 1:
-    pixels = pixels.repeat(3, 2)
-  enlarged = side >= max(pixels.shape[:2])
-  return ImageOps.pad(Image.fromarray(np.ascontiguousarray(pixels)),
-                      (side, side), Image.NEAREST if enlarged else Image.BOX,
-                      'white')
-
-
-def png(picture):
-  """Returns a PIL.Image as PNG."""
-  encoded = io.BytesIO()
-  picture.save(encoded, 'PNG', optimize=True)
-  return encoded.getvalue()
+  names = data.format.class_names
+  description = {'step': result.step, **measure(
+      result.labels, result.probabilities, names)}
+  for tag, key in (
+      (model.tag('Precision @ 3'), 'precision_at_3'),
+      ('precision/calibration_error', 'expected_calibration_error')):
+    result.summary.value.add(tag=tag, simple_value=description[key])
+  drawn = {}
+  if description['confusion']:
+    drawn['confusion_matrix'] = pictures.confusion_picture(description)
+  worst = most_confident_mistakes(result.labels, result.probabilities,
+                                  _MISTAKES)
+  if worst.size:
+    drawn['mistakes'] = pictures.mistakes_picture(
+        data.pick(result.files, result.start + worst), result.labels[worst],
+        result.probabilities[worst], names)
+  for tag, picture in drawn.items():
+    events.add_picture(result.summary, f'evaluation/{tag}',
+                       pictures.png(picture), *picture.size)
+  writer.summary(result.summary, result.step)
+  filesystem.write_text(os.path.join(eval_dir, 'report.json'),
+                        json.dumps(description))
+  if result.features is not None:
+    count = len(result.features)
+    projector.write(
+        eval_dir, result.features,
+        data.pick(result.files, result.start + np.arange(count)),
+        result.labels[:count], result.probabilities[:count].argmax(1), names)
+  return description

@@ -1,98 +1,125 @@
-"""A trained network, to be used outside training: what it is, its graph, its
-variables."""
+"""A trained network outside training: its `Run`, its graph, its variables."""
 
 import dataclasses
 import os
+from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
-from cifar10.data import records
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
+from cifar10.data import records
 from cifar10.runs import checkpoints
 from cifar10.runs import description
-from cifar10.runs import loop
-from cifar10.util.errors import UserError
+from cifar10.util import fields
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
+from cifar10.util.fields import field
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a user chooses for a trained network: flags of eval, predict and
+  export."""
+  checkpoint_dir: str = field(
+      description.Options.train_dir, nonempty='a directory',
+      help='The train_dir of the run to use.')
+  dtype: Optional[str] = field(
+      None, choices=description.DTYPES, help='Type that the network computes '
+      'in. Default: that of the training.')
+  device: Optional[str] = field(
+      None, help='Device to compute on, such as /cpu:0. Default: the GPU, if '
+      'there is one.')
+
+  def __post_init__(self):
+    fields.check(self, '--{}={}')
 
 
 class CheckpointGone(Exception):
-  """The checkpoint could not be read, and there is a newer one by now."""
+  """A checkpoint was deleted in favour of a newer one."""
 
 
 def run_of(checkpoint_dir):
-  """Returns the `Run` whose checkpoints a directory holds; without run.json,
-  they are the 2016 code's, which trained the tutorial's network."""
+  """Returns the `Run` in a directory. One without run.json is the 2016 code's,
+  which trained the tutorial's network."""
   checkpoints.check_path(checkpoint_dir)
-  run = description.load(checkpoint_dir) or description.Run(dataset='cifar10',
-                                                    recipe=model.RECIPE)
-  if run.record_format is None:  # Of the time before it was noted.
+  run = description.load(checkpoint_dir) or description.Run(
+      dataset='cifar10', recipe=model.RECIPE)
+  if run.record_format is None:  # Earlier versions did not note it.
     run = dataclasses.replace(run, record_format=records.CIFAR10)
   return run
 
 
-def device(name):
-  """Returns tf.device(name), or of None, wherever TensorFlow likes.
-
-  Raises:
-    UserError: there is no such device.
-  """
-  try:
-    kind = tf.DeviceSpec.from_string(name or '').device_type
-  except ValueError:
-    kind = 'unknown'
-  if kind not in (None, 'CPU', 'GPU'):
-    raise UserError(f'--device={name}: expected a device such as /cpu:0 or '
-                    '/gpu:1')
-  return tf.device(name)
-
-
-def session(device_name=None):
-  """Returns a tf.Session of the default graph, which leaves the GPUs alone if
-  the graph was put on a CPU by `device()`."""
-  on_cpu = {'GPU': 0} if 'cpu' in (device_name or '').lower() else {}
-  return tf.Session(config=loop.session_config(device_count=on_cpu))
-
-
-def preprocessing(run, dtype=None):
-  """Returns what is done to images before a network sees them.
+def records_of(run, data, eval_data):
+  """Returns the records to evaluate on.
 
   Args:
     run: the `Run`.
-    dtype: what to compute in; None: what the run was trained in.
+    data: its `directories.Dataset`.
+    eval_data: 'test'; 'train_eval', the records that the run was trained on;
+      or 'holdout', those that were held out.
 
   Returns:
-    Function of uint8 [n, height, width, depth] images, of the size of the run's
-    records, to what `logits()` takes.
+    Paths of files, the number of the first record in them, and of the one after
+    the last.
+
+  Raises:
+    UserError: the data is not that of the run, or nothing was held out.
   """
-  return inputs.images_of(run.recipe, run.record_format,
-                          dtype=dtype or run.dtype).preprocess
+  if run.record_format != data.format:
+    raise UserError(
+        f'{os.path.dirname(data.test[0])}: holds {data.format}, but the run '
+        f'was trained on {run.record_format}')
+  if eval_data == 'test':
+    return data.test, 0, data.count(data.test)
+  end = data.count(data.train)
+  start = run.num_examples or end  # Unknown of the 2016 code.
+  if end != start + run.holdout:
+    raise UserError(
+        f'{os.path.dirname(data.train[0])} holds {end:,} training records, but '
+        f'the run was trained on {start:,} and left out {run.holdout:,}')
+  if run.checksum not in (None, data.checksum):
+    raise UserError(
+        f'{os.path.dirname(data.train[0])}: the training records have the '
+        f'checksum {data.checksum}, those of the run had {run.checksum}')
+  if eval_data == 'train_eval':
+    return data.train, 0, start
+  if not run.holdout:
+    raise UserError('--eval_data=holdout: the run was trained on all records, '
+                    'without --holdout')
+  return data.train, start, end
 
 
 def logits(images, run):
-  """Returns what the network of a `Run` makes of preprocessed images, [n,
-  classes] of their type."""
+  """Returns the logits of the network of a `Run`, [n, classes], for
+  preprocessed images."""
   return networks.find(run.network).inference(
       images, run.record_format.num_classes)
 
 
 def probabilities(images, run, dtype=None):
-  """Returns what a network makes of images, preprocessed as in evaluation.
+  """Returns the probabilities of the classes, as evaluation computes them.
 
   Args:
     images: uint8 [n, height, width, depth], of the size of the run's records.
-    run, dtype: see `preprocessing()`.
+    run: the `Run`.
+    dtype: type to compute in; None: that of the training.
 
   Returns:
     float32 [n, classes].
   """
-  return tf.nn.softmax(tf.cast(
-      logits(preprocessing(run, dtype)(images), run), tf.float32))
+  preprocess = inputs.preprocessing(run.recipe, run.record_format,
+                                    dtype or run.dtype)
+  return tf.nn.softmax(tf.cast(logits(preprocess(images), run), tf.float32))
 
 
 def last_hidden_layer(logits):
-  """Returns what the last matrix product makes logits of, [n, features]."""
+  """Returns the input of the last matrix product before logits, [n, features].
+
+  Raises:
+    UserError: there is none.
+  """
   waiting, seen = [logits.op], set()
   while waiting:  # The nearest operations first.
     op = waiting.pop(0)
@@ -110,11 +137,12 @@ def restore(session, checkpoint, use_moving_averages):
   Args:
     session: tf.Session with that graph.
     checkpoint: path of the checkpoint.
-    use_moving_averages: whether to take the averages of trainable variables.
+    use_moving_averages: whether to restore the moving averages of trainable
+      variables in their place.
 
   Raises:
-    CheckpointGone: it was deleted meanwhile, in favour of a newer one.
-    UserError: it does not hold what the graph needs.
+    CheckpointGone: the checkpoint was deleted in favour of a newer one.
+    UserError: the checkpoint is not of this graph.
   """
   variables = {v.op.name: v for v in tf.global_variables()}
   if use_moving_averages:
@@ -133,15 +161,18 @@ def restore(session, checkpoint, use_moving_averages):
 
 
 def restore_newest(session, checkpoint_dir, run):
-  """Restores the newest checkpoint of a run, its averages if it has them.
+  """Restores the newest checkpoint of a run; moving averages if it has them.
 
   Args:
-    session, and what is raised: see `restore()`.
-    checkpoint_dir: where the checkpoints are.
+    session: tf.Session with the graph.
+    checkpoint_dir: directory of the checkpoints.
     run: the `Run`.
 
   Returns:
     The path of the checkpoint.
+
+  Raises:
+    UserError: there is no checkpoint, or it is not of this graph.
   """
   while checkpoint := checkpoints.newest(checkpoint_dir):
     try:

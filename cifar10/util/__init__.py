@@ -1,1 +1,1 @@
-"""What every other part needs, and what knows nothing of them."""
+"""Utilities for all other parts of the package, on which they do not depend."""

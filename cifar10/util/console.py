@@ -1,5 +1,4 @@
-"""What a program and the person at the terminal tell each other: lines of text,
-times, and signals."""
+"""Output to the terminal, and signals from it."""
 
 import contextlib
 import datetime
@@ -9,13 +8,14 @@ import os
 import signal
 import sys
 import threading
+import time
 
-# They ask a program to end: Ctrl-C, a scheduler, and a terminal that is gone.
+# Requests to end a program: by Ctrl-C, a scheduler, and a closed terminal.
 _SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 def timestamp():
-  """Returns the time of day as the tutorial's programs print it."""
+  """Returns the current time in the format of the tutorial's programs."""
   return datetime.datetime.now().isoformat(' ', 'microseconds')
 
 
@@ -28,31 +28,37 @@ def duration(seconds):
   return f'{minutes}m {seconds:02}s' if minutes else f'{seconds}s'
 
 
+_received = []  # The lists of all active calls of `received_signals()`.
+
+
 @contextlib.contextmanager
 def received_signals():
-  """Yields a list that the first SIGINT, SIGTERM or SIGHUP is appended to, in
-  place of what it does otherwise.
+  """Yields a list to which SIGINT, SIGTERM and SIGHUP are appended, instead of
+  ending the process. Nested calls yield the same list.
 
-  A SIGHUP that the process was started to ignore, by nohup, stays ignored. A
-  second signal of the same kind acts as before.
+  A SIGHUP that is ignored because of nohup stays ignored. A second signal of
+  the same kind has its previous effect.
 
   Raises:
-    SystemExit: at the end of the `with`, if a signal came; the exit code is
-      128 + its number, as of a process that the signal ends.
+    SystemExit: at the end of the `with` block, if a signal was received. The
+      exit code is 128 + its number, as if the signal had ended the process.
   """
-  received, before = [], {}
+  received, before = _received[0] if _received else [], {}
 
   def receive(number, _):
     received.append(number)
     signal.signal(number, before[number])
 
-  if threading.current_thread() is threading.main_thread():
+  if not _received and (
+      threading.current_thread() is threading.main_thread()):
     for number in _SIGNALS:
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
         before[number] = signal.signal(number, receive)
+  _received.append(received)
   try:
     yield received
   finally:
+    _received.pop()
     for number, handler in before.items():
       signal.signal(number, handler)
   if received:
@@ -60,8 +66,8 @@ def received_signals():
 
 
 def raise_signals():
-  """Makes signals that end the process end it by an exception, so that what it
-  has begun is cleaned up: KeyboardInterrupt or SystemExit."""
+  """Makes signals raise KeyboardInterrupt or SystemExit instead of killing the
+  process, so that cleanup code runs."""
   def end(number, _):
     sys.exit(128 + number)
 
@@ -72,16 +78,17 @@ def raise_signals():
 
 
 class _Output(io.TextIOWrapper):
-  """A standard stream that never raises: printing must not come between a
-  training step and its checkpoint.
+  """A standard stream that never raises, so that a printing error cannot keep a
+  training step from being saved.
 
-  What standard output cannot take, as the disk is full, goes to standard error,
-  and what that cannot take goes nowhere; so does what nobody reads any more.
-  Characters that the encoding lacks are written as escapes.
+  If standard output fails, for example because the disk is full, its text is
+  written to standard error. If standard error fails, its text is discarded, and
+  so is text for a pipe without a reader. Characters that are not in the
+  encoding are escaped.
   """
 
   def __init__(self, stream, number):
-    # With a buffer, even in `python -u`: it keeps what could not be written.
+    # Buffered, even in `python -u`: the buffer keeps text that failed to write.
     super().__init__(
         open(number, 'wb', closefd=False),
         stream.encoding if stream else 'utf-8', 'backslashreplace',
@@ -118,12 +125,12 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare_streams():
-  """Makes the standard streams of this process take whatever is printed."""
+  """Replaces the standard streams by streams that never raise."""
   for number in range(3):
     try:
       os.fstat(number)
     except OSError:
-      # Closed. The next file to be opened would get the number, and the text.
+      # Closed. The next file to be opened would get its number and its text.
       os.open(os.devnull, os.O_RDWR)
   if sys.stdout:
     sys.stdout.flush()
@@ -131,12 +138,53 @@ def prepare_streams():
 
 
 def has_reader():
-  """Returns whether standard output is still read, as far as printing told."""
+  """Returns False if printing failed because standard output has no reader."""
   error = getattr(sys.stdout, 'error', None)
   return error is None or error.errno != errno.EPIPE
 
 
 def is_complete():
-  """Returns whether standard output has all that its reader waits for."""
+  """Returns False if text was lost that a reader of standard output expects."""
   sys.stdout.flush()
   return getattr(sys.stdout, 'error', None) is None or not has_reader()
+
+
+class Progress:
+  """Prints percentage, speed and remaining time to stderr.
+
+  On a terminal, it overwrites one line. Otherwise, it prints a line every ten
+  seconds.
+  """
+
+  def __init__(self, total, unit, start=0):
+    """Starts the clock.
+
+    Args:
+      total: total amount of work.
+      unit: unit of the amounts, for example 'images'. With 'MB', amounts are in
+        bytes.
+      start: amount of work that is already done.
+    """
+    self._terminal = sys.stderr.isatty()
+    self._total, self._unit, self._start = total, unit, start
+    self._started = self._reported = time.monotonic()
+
+  def report(self, position):
+    """Prints a line if it is due. Must also be called at the end.
+
+    Args:
+      position: amount of work that is done.
+    """
+    now, last = time.monotonic(), position >= self._total
+    if now - self._reported < (0.5 if self._terminal else 10) and not (
+        last and now - self._started > 1):
+      return
+    self._reported = now
+    speed = max(position - self._start, 1) / max(now - self._started, 1e-3)
+    left = (self._total - position) / speed
+    amount = (f'{speed / 1e6:.2f} MB' if self._unit == 'MB'
+              else f'{speed:,.0f} {self._unit}')
+    print(f'  {100 * position / self._total:5.1f}%  {amount}/s  '
+          f'{duration(left)} left   ',
+          end='\r' if self._terminal and not last else '\n',
+          file=sys.stderr, flush=True)

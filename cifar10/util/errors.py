@@ -1,13 +1,13 @@
-"""What a person at the terminal can mend, and what it is told."""
+"""Errors that the user of a program can fix."""
 
 import difflib
 
 
 class UserError(Exception):
-  """Something the person running the program can mend.
+  """An error that the user of a program can fix.
 
-  Its text is one complete message: the file or flag, what was found and what
-  was expected. The programs print it without a traceback and exit with 1.
+  Its text is one complete message: the file or flag, the value and the expected
+  value. The programs print it without a traceback and exit with code 1.
   """
 
 
@@ -15,12 +15,13 @@ def look_up(name, table, what):
   """Returns table[name].
 
   Args:
-    name: a name that the user gave.
+    name: name from the user.
     table: dict.
-    what: what its names are of, for the message.
+    what: description of the names, for the message.
 
   Raises:
-    UserError: it has no such name; the message suggests the nearest.
+    UserError: the table does not contain the name. The message suggests similar
+      names.
   """
   if name not in table:
     near = difflib.get_close_matches(name, table) or table

@@ -1,4 +1,4 @@
-"""Locks, and what to say when the file system refuses."""
+"""Locks, small text files, and messages for errors of the file system."""
 
 import contextlib
 import fcntl
@@ -15,8 +15,8 @@ from cifar10.util.errors import UserError
 
 @contextlib.contextmanager
 def explained(directory):
-  """Turns what the file system refuses (no room, no permission, nothing there)
-  into a UserError that names the file, or the directory if that is not known.
+  """Converts errors of the file system (no space, no permission, no such file)
+  to a UserError that names the file, or `directory` if the file is not known.
   """
   try:
     yield
@@ -31,9 +31,12 @@ def explained(directory):
 
 
 def state(path):
-  """Returns what is another one when a file has changed: its size, inode and
-  time of change; a value of its own while that is so recent that a further
-  change could have the same time."""
+  """Returns a value that differs if a file has changed: its size, inode and
+  modification time.
+
+  After a very recent change, the value is unequal to all others, because
+  another change could have the same modification time.
+  """
   status = os.stat(path)
   if time.time() - status.st_mtime < 2:
     return object()
@@ -41,9 +44,9 @@ def state(path):
 
 
 def reason(error):
-  """Returns the line of an exception that says what happened."""
+  """Returns the line of an exception's message that describes the error."""
   text = getattr(error, 'message', None) or str(error)
-  # What an operation of a graph raises tells of the operation first.
+  # Errors of graph operations begin with a description of the operation.
   text = text.partition('\nNode: ')[2].partition('\n')[2] or text
   text = text.removeprefix('Graph execution error:').lstrip('\n').split('\n')[0]
   said = re.fullmatch(r'assertion failed: \[(.*)\]', text)
@@ -54,7 +57,7 @@ def read_text(path, limit=1 << 20):
   """Returns the text of a file of at most `limit` bytes.
 
   Raises:
-    UserError: it is longer, is no text, or cannot be read.
+    UserError: the file is longer, is not UTF-8, or cannot be read.
   """
   with explained(path), open(path, 'rb') as f:
     content = f.read(limit + 1)
@@ -68,7 +71,7 @@ def read_text(path, limit=1 << 20):
 
 
 def write_text(path, text):
-  """Writes a file, all of it or nothing, in place of one that may be there."""
+  """Writes or replaces a file atomically."""
   with open(f'{path}.part', 'w', encoding='utf-8') as f:
     f.write(text + '\n')
   os.replace(f'{path}.part', path)
@@ -76,17 +79,18 @@ def write_text(path, text):
 
 @contextlib.contextmanager
 def locked(directory, wait=False):
-  """Keeps other processes out of a directory, which is made if need be.
+  """Locks a directory against other processes, and creates it if needed.
 
-  The lock, on DIRECTORY/.lock, is the operating system's: it ends with the
-  process, whatever ends that. The file stays, and tells who had it last.
+  The operating system holds the lock, on DIRECTORY/.lock, and releases it
+  whenever the process ends. The file remains and names its last owner.
 
   Args:
-    directory: its path.
-    wait: whether to wait for another process to end, or to refuse.
+    directory: path of the directory.
+    wait: whether to wait for a lock that another process holds, instead of
+      raising an error.
 
   Raises:
-    UserError: another process, which it names, has the lock.
+    UserError: another process holds the lock. The message names it.
   """
   os.makedirs(directory, exist_ok=True)
   path = os.path.join(directory, '.lock')

@@ -1,4 +1,4 @@
-"""Measures how often a second something happens."""
+"""Measures rates, as counts per second."""
 
 import statistics
 import time
@@ -8,15 +8,15 @@ WINDOW_SECONDS = 2.0
 
 
 class Rate(NamedTuple):
-  """So many a second: the median over windows of time, and the quartiles."""
+  """A count per second: the median over windows of time, and the quartiles."""
   median: float
   low: float
   high: float
-  cpu_seconds: float  # Of this process, for each.
+  cpu_seconds: float  # CPU time of this process for a count of 1.
 
 
 def rate_of(windows):
-  """Returns the `Rate` of windows of (count, seconds, CPU seconds)."""
+  """Returns the `Rate` of windows: a list of (count, seconds, CPU seconds)."""
   rates = [count / seconds for count, seconds, _ in windows]
   low, median, high = (statistics.quantiles(rates, n=4, method='inclusive')
                        if len(rates) > 1 else rates * 3)
@@ -25,8 +25,10 @@ def rate_of(windows):
 
 
 def repeat(function, count, num_windows):
-  """Calls a function that makes `count` of something, again and again, and
-  returns the `Rate`. The first calls, which warm up, are left out."""
+  """Calls a function repeatedly and returns its `Rate`.
+
+  Each call adds `count`. The first calls, which warm up, are not measured.
+  """
   start = time.perf_counter()
   for calls in range(1, 1000):
     function()
@@ -42,8 +44,8 @@ def repeat(function, count, num_windows):
 
 
 def window(function):
-  """Returns what a function does, and how many seconds of time and of CPU time
-  it takes."""
+  """Calls a function and returns its result, the seconds and the CPU seconds.
+  """
   start, cpu_start = time.perf_counter(), time.process_time()
   count = function()
   return count, time.perf_counter() - start, time.process_time() - cpu_start

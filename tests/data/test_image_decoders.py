@@ -87,8 +87,10 @@ def test_pictures_are_turned_as_exif_says(tmp_path):
           Image.open(paths[name, orientation]))
     expected['.png', orientation].save(paths['up.png', orientation], exif=b'')
   for size in (18, 29), (29, 18), (32, 48), (48, 32), (9, 13), (10, 3):
-    found = {key: image.astype(int) for key, (_, image, _) in zip(
-        paths, image_files.read(list(paths.values()), records.Format(*size)))}
+    decoded = image_files.decode_files(list(paths.values()),
+                                       records.Format(*size))
+    found = {key: image.astype(int)
+             for key, (_, image, _) in zip(paths, decoded)}
     for (name, orientation), turned in expected.items():
       if turned.size == size[::-1]:
         np.testing.assert_allclose(
@@ -425,7 +427,8 @@ def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 def read(*paths):
-  return [reason for _, _, reason in image_files.read(paths, records.CIFAR10)]
+  return [reason for _, _, reason in image_files.decode_files(
+      paths, records.CIFAR10)]
 
 small, *large = sys.argv[1:]
 assert read(small, 'gone') == [None, 'there is no such file']

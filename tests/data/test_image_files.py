@@ -22,7 +22,7 @@ def save(path, pixels, **options):
 
 
 def read_one(path, record_format=FORMAT):
-  (index, image, reason), = image_files.read([str(path)], record_format)
+  (index, image, reason), = image_files.decode_files([str(path)], record_format)
   assert index == 0 and reason is None, reason
   return image
 
@@ -100,7 +100,7 @@ def test_order_and_what_cannot_be_read(tmp_path):
       save(tmp_path / f'{i}.png', np.full((6, 8, 3), i, np.uint8))
   (tmp_path / 'empty').mkdir()
   paths[150] = str(tmp_path / 'empty')
-  found = list(image_files.read(paths, FORMAT))
+  found = list(image_files.decode_files(paths, FORMAT))
   assert [index for index, _, _ in found] == list(range(151))
   for index, image, reason in found:
     if index in bad:
@@ -115,9 +115,9 @@ def test_none_of_several_batches_stops_the_others(tmp_path):
   (tmp_path / 'short.png').write_bytes((tmp_path / 'a.png').read_bytes()[:60])
   (tmp_path / 'empty.jpg').write_bytes(b'')
   paths = [str(tmp_path / 'short.png'), good, str(tmp_path / 'empty.jpg')]
-  assert [image is None for _, image, _ in image_files.read(
+  assert [image is None for _, image, _ in image_files.decode_files(
       paths, FORMAT)] == [True, False, True]
-  assert list(image_files.read([], FORMAT)) == []
+  assert list(image_files.decode_files([], FORMAT)) == []
 
 
 def test_find(tmp_path, monkeypatch):
@@ -126,18 +126,18 @@ def test_find(tmp_path, monkeypatch):
                '[1].bmp'):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'')
-  assert image_files.find(['b', 'x.gif', '[1].bmp', 'b/notes.txt']) == [
+  assert image_files.expand(['b', 'x.gif', '[1].bmp', 'b/notes.txt']) == [
       'b/2.PNG', 'b/c/1.jpeg', 'x.gif', '[1].bmp', 'b/notes.txt']
   # A pattern of folders means what is in them; of both, the files.
-  assert image_files.find(['?', 'b*']) == ['b/2.PNG', 'b/c/1.jpeg'] * 2
-  assert image_files.find(['**/*.jpeg', '*.gif', 'none/*.png', 'gone']) == [
+  assert image_files.expand(['?', 'b*']) == ['b/2.PNG', 'b/c/1.jpeg'] * 2
+  assert image_files.expand(['**/*.jpeg', '*.gif', 'none/*.png', 'gone']) == [
       'b/c/1.jpeg', 'x.gif', 'none/*.png', 'gone']
 
 
 def test_reading_is_no_matter_of_the_graph_around_it(tmp_path):
   paths = [save(tmp_path / f'{i}.png', noise(6, 8, i)) for i in range(3)]
   with tf.Graph().as_default() as graph:
-    for i, (_, image, _) in enumerate(image_files.read(paths, FORMAT)):
+    for i, (_, image, _) in enumerate(image_files.decode_files(paths, FORMAT)):
       assert tf.get_default_graph() is graph
       np.testing.assert_array_equal(image, noise(6, 8, i))
     assert not graph.get_operations()

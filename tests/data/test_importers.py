@@ -11,12 +11,12 @@ import pytest
 import scipy.io
 import tensorflow.compat.v1 as tf
 
+from cifar10 import train
 from cifar10.data import datasets
 from cifar10.data import directories
 from cifar10.data import image_files
 from cifar10.data import importers
 from cifar10.data import records
-from cifar10 import train
 from cifar10.util.errors import UserError
 
 
@@ -38,7 +38,7 @@ def pictures(tmp_path):
 
 def contents(directory):
   """Returns the format, and (label, color) of the training and test records."""
-  data = directories.read('own', directory)
+  data = directories.load('own', directory)
   found = []
   for files in data.train, data.test:
     rows = np.concatenate([records.read(path, data.format) for path in files])
@@ -173,7 +173,7 @@ def test_files_are_of_bounded_size(pictures, tmp_path, monkeypatch):
   monkeypatch.setattr(importers, '_FILE_BYTES', 200)
   monkeypatch.setattr(importers, '_CHUNK_BYTES', 49)
   importers.import_folders(tmp_path / 'own', pictures, 4, 0.2)
-  data = directories.read('own', tmp_path / 'own')
+  data = directories.load('own', tmp_path / 'own')
   # 49 bytes a record, 2 a chunk: a new file after 6.
   assert [data.count([path]) for path in data.train] == [6, 6, 1]
   everything = np.concatenate([
@@ -276,7 +276,7 @@ def test_hidden_files_and_links(tmp_path, capfd):
       (label, (red, i, 0)) for label, red in ((0, 0), (0, 2), (1, 1))
       for i in range(3))
   assert f'{tmp_path}/p: 2 files are not pictures' in capfd.readouterr().err
-  assert len(image_files.find([str(tmp_path / 'p')])) == 9
+  assert len(image_files.expand([str(tmp_path / 'p')])) == 9
 
 
 def test_svhn(tmp_path):
@@ -288,7 +288,7 @@ def test_svhn(tmp_path):
     scipy.io.savemat(tmp_path / f'{name}_32x32.mat', {
         'X': digits[..., part], 'y': labels[part]})
   importers.import_svhn(tmp_path / 'own', tmp_path, 32)
-  data = directories.read('own', tmp_path / 'own')
+  data = directories.load('own', tmp_path / 'own')
   assert data.format.class_names == tuple('0123456789')
   rows = records.read(data.train[0], data.format)
   assert records.labels(rows).tolist() == [1, 9, 0, 2, 5]
@@ -352,7 +352,7 @@ def test_cifar100(make_run, tmp_path):
     rows[:, 0] = 255  # No class: not to be looked at.
     rows[:, 1] = rng.integers(0, 100, count)
     (extracted / name).write_bytes(rows.tobytes())
-  with pytest.raises(UserError, match='100-binary: has no names of class'):
+  with pytest.raises(UserError, match='100-binary: has no file of class names'):
     datasets.ensure('cifar100', tmp_path)
   names = [f'fine{i}' for i in range(100)]
   (extracted / 'fine_label_names.txt').write_text('\n'.join(names) + '\n')

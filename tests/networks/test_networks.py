@@ -8,24 +8,32 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10.data import datasets
-from cifar10.data import directories
-from cifar10.data import records
+from cifar10 import eval as eval_lib
+from cifar10 import inputs
 from cifar10 import model
 from cifar10 import multi_gpu_train
 from cifar10 import networks
+from cifar10 import train
+from cifar10.data import datasets
+from cifar10.data import directories
+from cifar10.data import records
+from cifar10.networks import airnet
+from cifar10.networks import baseline_cnn
+from cifar10.networks import resnet32
+from cifar10.networks import sizes
 from cifar10.nn import augmentation
 from cifar10.nn import layers
 from cifar10.nn import optimizers
-from cifar10.runs import description
 from cifar10.runs import directory
-from cifar10.runs import evaluation
 from cifar10.runs import loop
-from cifar10 import train
+from cifar10.runs import preparation
+from cifar10.runs import trained
 from cifar10.util.errors import UserError
+from tests import numerics
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import read_checkpoint
-from tests import numerics
+from tests.conftest import with_batch_size
+from tests.programs import run_eval_once
 
 # Parameters and multiply-adds of the logits, counted by hand.
 SIZES = {
@@ -80,7 +88,7 @@ WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet_wide')
 
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_size(name):
-  size = networks.size(networks.NETWORKS[name])
+  size = sizes.size(networks.NETWORKS[name])
   assert (size.parameters, size.inference) == SIZES[name]
   # Each product has two gradients, but nothing wants that of the images.
   first = {'convnet': 24**2 * 75 * 64, 'local': 24**2 * 75 * 64,
@@ -96,7 +104,7 @@ def test_size(name):
 @pytest.mark.parametrize('name', networks.NETWORKS)
 def test_any_number_of_images(name):
   network = networks.NETWORKS[name]
-  shape = networks.input_shape(network.RECIPE, records.CIFAR10)
+  shape = sizes.input_shape(network.RECIPE, records.CIFAR10)
   images = np.random.default_rng(0).normal(size=(3, *shape))
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
@@ -149,26 +157,24 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
     make_run, tmp_path, name):
   two = multi_gpu_train.train(make_run(network=name, batch_size=8, max_steps=3),
                               ['/cpu:0'] * 2)
-  one, data = loop.prepare(make_run(
+  one, data = preparation.prepare(make_run(
       network=name, batch_size=16, max_steps=3,
       train_dir=str(tmp_path / 'one')))
   network, start = networks.find(name), numerics.Start()
   with directory.open_train_dir(one), tf.Graph().as_default():
     tf.set_random_seed(one.seed)
-    step = tf.identity(tf.train.get_or_create_global_step())
-    images, labels = loop.batch(one, data,
-                                    loop.distortion(one, data))
+    images, labels = inputs.distorted_inputs(one, data)
     logits = []
     for i in range(2):
-      with tf.variable_scope('', reuse=i > 0):
+      with layers.tower(i, 2):
         logits.append(network.inference(images[8 * i:8 * (i + 1)], 10,
-                                        layers.Tower(step, i, 2)))
+                                        is_training=True))
     losses = model.loss(tf.concat(logits, 0), labels,
                         one.recipe.label_smoothing)
     gradients = tf.gradients(model.objective(losses),
                              tf.trainable_variables())
-    loop.loop(model.train(losses, gradients, one.recipe, 16,
-                              one.num_examples), one, [start])
+    loop.Loop(model.train(losses, gradients, one.recipe, 16,
+                              one.num_examples), one, [start]).train()
   assert_same_training(two, one, start)
 
 
@@ -197,11 +203,11 @@ def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
     pixels = records.images(rows) - trained_on.mean(0)
     logits = (pixels.reshape(len(rows), -1) @ values['softmax_linear/weights']
               + values['softmax_linear/biases'])
-    result = evaluation.evaluate(checkpoint, run, data, eval_data)
+    result = run_eval_once(checkpoint, run, data, eval_data)
     assert result.num_examples == len(rows)
     assert result.metrics['Precision @ 1'] == pytest.approx(
         (logits.argmax(1) == rows[:, 0]).mean(), abs=0.01)
-  assert evaluation.evaluate(checkpoint, run, data,
+  assert run_eval_once(checkpoint, run, data,
                              'train_eval').num_examples == 220
 
 
@@ -232,11 +238,11 @@ def test_holdout_errors(make_run):
   run = train.train(make_run(network='softmax', max_steps=1))
   data = datasets.ensure('cifar10', run.data_dir)
   with pytest.raises(UserError, match='without --holdout'):
-    evaluation.records_of(run, data, 'holdout')
+    trained.records_of(run, data, 'holdout')
   run = dataclasses.replace(run, holdout=20)
   with pytest.raises(UserError, match='holds 300 training records, but the run '
                      'was trained on 300 and left out 20'):
-    evaluation.records_of(run, data, 'holdout')
+    trained.records_of(run, data, 'holdout')
 
 
 def test_a_mistake_in_a_recipe_can_be_mended(make_run):
@@ -252,7 +258,7 @@ def test_what_is_decayed():
   """Kernels and matrices of each recipe, no scale or offset but airnet's."""
   for name, network in networks.NETWORKS.items():
     with tf.Graph().as_default():
-      network.inference(tf.zeros([1, *networks.input_shape(
+      network.inference(tf.zeros([1, *sizes.input_shape(
           network.RECIPE, records.CIFAR10)]), 10)
       names = {v.op.name for v in tf.trainable_variables()}
     found = {v for v in names
@@ -299,7 +305,7 @@ def test_batch_norm_through_training_and_evaluation(make_run):
     tf.set_random_seed(run.seed)
     with tf.variable_scope('conv1a'):
       x = tf.nn.relu(layers.conv2d(tf.constant(hook.images), 3, 32,
-                                   layers.glorot_uniform(), bias=0.0))
+                                   tf.glorot_uniform_initializer(), bias=0.0))
     session.run(tf.global_variables_initializer())
     activations = np.float64(session.run(x))
   n = 12 * 32 * 32  # TensorFlow averages the unbiased estimate.
@@ -317,7 +323,7 @@ def test_batch_norm_through_training_and_evaluation(make_run):
       v.load(values[v.op.name], session)
     logits = session.run(logits)
   labels = records.read(data.test[0])[:, 0]
-  assert evaluation.evaluate(checkpoint, run, data).metrics[
+  assert run_eval_once(checkpoint, run, data).metrics[
       'Precision @ 1'] == pytest.approx((logits.argmax(1) == labels).mean())
 
 
@@ -328,10 +334,10 @@ def test_batch_norm_through_training_and_evaluation(make_run):
 def test_momentum_and_epsilon_of_batch_norm(name, momentum, epsilon):
   network = networks.find(name)
   with tf.Graph().as_default() as graph, tf.Session() as session:
-    images = RNG.normal(size=(2, *networks.input_shape(network.RECIPE,
+    images = RNG.normal(size=(2, *sizes.input_shape(network.RECIPE,
                                                        records.CIFAR10)))
-    network.inference(tf.constant(images, tf.float32), 10,
-                      layers.Tower(tf.constant(0, tf.int64), 0, 1))
+    tf.train.get_or_create_global_step()
+    network.inference(tf.constant(images, tf.float32), 10, is_training=True)
     operations = [op for op in graph.get_operations()
                   if op.type == 'FusedBatchNormV3']
     averages = [v for v in tf.global_variables()
@@ -364,7 +370,7 @@ def test_an_augmentation_of_ones_own(make_run, tmp_path):
   assert trained.recipe.augmentation == 'custom:black'
   with pytest.raises(UserError, match='augmentation custom:black, not none'):
     train.train(run)
-  evaluation.evaluate_newest(trained)
+  eval_lib.evaluate_newest(trained)
   values = read_checkpoint(f'{run.train_dir}/model.ckpt-2')
   # No light, no gradient: the first kernel is as it was made.
   with tf.Graph().as_default(), tf.Session() as session:
@@ -381,7 +387,7 @@ def test_an_augmentation_of_ones_own(make_run, tmp_path):
      'custom:central_crop'),
     (lambda function: Augmentation(), 'custom:Augmentation')])
 def test_an_augmentation_needs_no_name(make_run, wrap, name):
-  run, _ = loop.prepare(make_run(), wrap(augmentation.central_crop))
+  run, _ = preparation.prepare(make_run(), wrap(augmentation.central_crop))
   assert run.recipe.augmentation == name
   with pytest.raises(UserError, match=f'augmentation={name}: is a function'):
     train.train(run)
@@ -404,7 +410,7 @@ def test_images_too_small(side, name, changes, message):
   record_format = records.Format(side, side)
   recipe = dataclasses.replace(networks.find(name).RECIPE, **changes)
   with pytest.raises(UserError, match=message):
-    networks.check(name, recipe, record_format)
+    sizes.check(name, recipe, record_format)
 
 
 @pytest.mark.parametrize('name, side', [
@@ -420,16 +426,16 @@ def test_what_is_not_too_small_trains(name, side, tmp_path):
   for file in directories.training_file(1), directories.TEST:
     records.write(directory / file, rng.integers(0, 256, (8, side, side, 3)),
                   np.arange(8), record_format)
-  run = description.Run(network=name, batch_size=4, max_steps=1,
-                    data_dir=tmp_path, train_dir=tmp_path / 'train')
+  run = with_batch_size(4, network=name, max_steps=1, data_dir=tmp_path,
+                        train_dir=tmp_path / 'train')
   try:
-    networks.check(name, networks.find(name).RECIPE, record_format)
+    sizes.check(name, networks.find(name).RECIPE, record_format)
   except UserError as e:
     with pytest.raises(UserError, match=re.escape(str(e))):
       train.train(run)
     assert not (tmp_path / 'train').exists()
   else:
-    evaluation.evaluate_newest(train.train(run), tta=True)
+    eval_lib.evaluate_newest(train.train(run), tta=True)
 
 
 def test_an_unknown_name():
@@ -460,3 +466,38 @@ def test_recipe_flag(run_program, data_dir, tmp_path):
   code, _, err = run_program(*arguments, '--recipe=learningrate=1')
   assert code == 1
   assert "no recipe field 'learningrate'. Did you mean learning_" in err
+
+
+def session_run(session, fetches):
+  session.run(tf.global_variables_initializer())
+  return session.run(fetches)
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize('inputs, outputs', [(3, 5), (5, 3)])
+def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
+  images = np.float32(RNG.normal(size=(2, 6, 6, inputs)))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    found = session_run(session, layers.conv2d(
+        tf.constant(images), 3, outputs, airnet.Dirac()))
+    kernel = session.run(tf.trainable_variables()[0])
+  same = min(inputs, outputs)
+  numerics.assert_close(found[..., :same], images[..., :same], 9 * inputs)
+  others = kernel[..., inputs:]
+  limit = (9 * inputs)**-0.5
+  assert np.all(abs(others) <= limit)
+  assert not others.size or others.std() > limit / 3
+
+
+@pytest.mark.parametrize('initializer, deviation, limit', [
+    (baseline_cnn._GLOROT, (2 / 500)**0.5, (6 / 500)**0.5),
+    (resnet32._HE, (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796),
+    (airnet._fan_in_uniform(), (1 / 600)**0.5, (1 / 200)**0.5)])
+def test_initializers(initializer, deviation, limit):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    v = layers.variable('v', [200, 300], initializer)
+    values = session_run(session, v)
+  np.testing.assert_allclose(values.std(), deviation, rtol=0.02)
+  assert abs(values).max() <= limit * 1.0001

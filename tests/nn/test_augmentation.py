@@ -153,8 +153,8 @@ def test_views_for_the_test():
   expected = [view for image in (images, up, down)
               for view in (image, image[:, :, ::-1])]
   np.testing.assert_array_equal(views, np.concatenate(expected))
-  assert sum(augmentation.TEST_VIEW_WEIGHTS) == 1
-  assert len(augmentation.TEST_VIEW_WEIGHTS) == 6
+  assert sum(augmentation._TEST_VIEW_WEIGHTS) == 1
+  assert len(augmentation._TEST_VIEW_WEIGHTS) == 6
 
 
 @pytest.mark.parametrize('name', augmentation.AUGMENTATIONS)

@@ -5,8 +5,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import multi_gpu_train
-from cifar10.nn import convolution
-from cifar10.runs import loop
+from cifar10.nn import kernels
+from cifar10.runs import preparation
 
 pytestmark = pytest.mark.numerical
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.numerical
 @pytest.fixture
 def dilated_kernels(monkeypatch):
   """Says that this processor takes them, to tests that do not run any."""
-  monkeypatch.setattr(convolution, '_takes_dilated_kernels', lambda: True)
+  monkeypatch.setattr(kernels, '_takes_dilated_kernels', lambda: True)
 
 
 def numpy_kernel_gradient(inputs, upstream, size):
@@ -36,7 +36,7 @@ def gradients(images_shape, size, channels, dtype='bfloat16', strides=1,
     inputs, kernel = (
         tf.constant(rng.integers(-1, 2, shape), dtype)
         for shape in (images_shape, [size, size, images_shape[-1], channels]))
-    outputs = convolution.conv2d(inputs, kernel, strides, padding)
+    outputs = kernels.conv2d(inputs, kernel, strides, padding)
     upstream = tf.constant(rng.integers(-1, 2, outputs.shape.as_list()), dtype)
     fetches = tf.gradients(outputs, [inputs, kernel], upstream)
     again = tf.gradients(tf.nn.conv2d(inputs, kernel, strides, padding),
@@ -61,7 +61,7 @@ SMALL_IMAGES = pytest.mark.parametrize('shape, size, channels', [
 
 @SMALL_IMAGES
 def test_gradients_of_images_put_together(shape, size, channels):
-  if not convolution._takes_dilated_kernels():
+  if not kernels._takes_dilated_kernels():
     pytest.skip('the kernels found here for bfloat16 take no dilation')
   values, types = gradients(shape, size, channels)
   assert 'Transpose' in types
@@ -71,7 +71,7 @@ def test_gradients_of_images_put_together(shape, size, channels):
 @SMALL_IMAGES
 def test_without_dilated_kernels_gradients_are_tensorflows(
     monkeypatch, shape, size, channels):
-  monkeypatch.setattr(convolution, '_takes_dilated_kernels', lambda: False)
+  monkeypatch.setattr(kernels, '_takes_dilated_kernels', lambda: False)
   values, types = gradients(shape, size, channels)
   assert 'Transpose' not in types
   check_equals_numpys(values, size)
@@ -95,7 +95,7 @@ def test_on_gpus_gradients_are_tensorflows(monkeypatch):
   with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
     inputs = tf.zeros([8, 7, 7, 5], tf.bfloat16)
     kernel = tf.zeros([3, 3, 5, 6], tf.bfloat16)
-    tf.gradients(convolution.conv2d(inputs, kernel, 1, 'SAME'), kernel)
+    tf.gradients(kernels.conv2d(inputs, kernel, 1, 'SAME'), kernel)
   assert 'Transpose' not in {op.type for op in graph.get_operations()}
   monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [kind])
   _, types = gradients([8, 7, 7, 5], 3, 6)
@@ -104,7 +104,7 @@ def test_on_gpus_gradients_are_tensorflows(monkeypatch):
 
 @pytest.mark.usefixtures('dilated_kernels')
 def test_which_of_airnets_gradients_are_of_images_put_together(make_run):
-  run, data = loop.prepare(make_run(network='airnet', dtype='bfloat16',
+  run, data = preparation.prepare(make_run(network='airnet', dtype='bfloat16',
                                         batch_size=16))
   with tf.Graph().as_default() as graph:
     multi_gpu_train.build(run, data, ['/cpu:0'])

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from cifar10.nn import kernels
 from cifar10.nn import layers
-from cifar10.nn import lrn
 from cifar10.nn import summaries
 from tests import numerics
 
@@ -16,15 +16,12 @@ def run(fetches, session):
   return session.run(fetches)
 
 
-def tower(step=0, index=0, count=1):
-  return layers.Tower(tf.constant(step, tf.int64), index, count)
-
-
 def test_locally_connected_equals_numpy():
   x = RNG.normal(size=(2, 5, 4, 3))
   with tf.Graph().as_default(), tf.Session() as session:
     outputs = layers.locally_connected(
-        tf.constant(x, tf.float32), 3, 6, layers.truncated_normal(0.1), 0.5)
+        tf.constant(x, tf.float32), 3, 6,
+        tf.truncated_normal_initializer(stddev=0.1), 0.5)
     found, (weights, biases) = run([outputs, tf.trainable_variables()], session)
   assert weights.shape == (20, 27, 6) and biases.shape == (5, 4, 6)
   padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
@@ -57,7 +54,7 @@ def test_local_response_normalization_equals_tensorflows(radius, channels):
   upstream = RNG.normal(size=x.shape)
   found = lrn_and_gradient(
       x, upstream,
-      lambda v: lrn.local_response_normalization(v, radius, 1.5, 0.2))
+      lambda v: kernels.local_response_normalization(v, radius, 1.5, 0.2))
   expected = lrn_and_gradient(
       x, upstream, lambda v: tf.nn.lrn(v, radius, 1.5, 0.2, 0.75))
   for a, b in zip(found, expected):
@@ -70,7 +67,7 @@ def test_the_gradient_of_local_response_normalization_is_its_slope():
   upstream = RNG.normal(size=x.shape)
   outputs, gradient = lrn_and_gradient(
       x, upstream,
-      lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.3),
+      lambda v: kernels.local_response_normalization(v, 4, 1.0, 0.3),
       tf.float64)
   numerics.assert_close(outputs, numpy_lrn(x, 4, 1.0, 0.3), 2 * 9,
                         dtype='float64')
@@ -87,7 +84,7 @@ def test_the_gradient_of_local_response_normalization_is_its_slope():
 def test_local_response_normalization_of_16_bits_rounds_once(dtype, rounding):
   x = np.float64(RNG.integers(-100, 100, (2, 3, 3, 64))) / 8
   outputs, _ = lrn_and_gradient(
-      x, x, lambda v: lrn.local_response_normalization(v, 4, 1.0, 0.01),
+      x, x, lambda v: kernels.local_response_normalization(v, 4, 1.0, 0.01),
       dtype)
   np.testing.assert_allclose(outputs, numpy_lrn(x, 4, 1.0, 0.01),
                              rtol=1.01 * rounding, atol=1e-6)
@@ -113,11 +110,11 @@ def test_batch_norm_equals_numpy(shape):
   with tf.Graph().as_default(), tf.Session() as session:
     inputs = tf.constant(x, tf.float32)
     with tf.variable_scope('a'):
-      training = layers.batch_norm(inputs, tower(), momentum=0.9, epsilon=0.01)
+      training = layers.batch_norm(inputs, True, momentum=0.9, epsilon=0.01)
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
     with tf.variable_scope('a', reuse=True):
-      evaluation = layers.batch_norm(inputs, None, epsilon=0.01)
-      layers.batch_norm(inputs, tower(index=1, count=2))
+      evaluation = layers.batch_norm(inputs, False, epsilon=0.01)
+      layers.batch_norm(inputs, True)
     # The second tower updates nothing.
     assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == updates
     assert len(updates) == 2
@@ -139,7 +136,7 @@ def test_batch_norm_without_a_scale():
   x = RNG.normal(3, 2, size=(50, 4))
   with tf.Graph().as_default(), tf.Session() as session:
     with tf.variable_scope('a'):
-      outputs = layers.batch_norm(tf.constant(x, tf.float32), tower(),
+      outputs = layers.batch_norm(tf.constant(x, tf.float32), True,
                                   epsilon=0, scale=False)
     assert [v.op.name for v in tf.trainable_variables()] == [
         'a/batch_norm/offset']
@@ -147,28 +144,15 @@ def test_batch_norm_without_a_scale():
   numerics.assert_close(found, (x - x.mean(0)) / x.std(0), len(x))
 
 
-@pytest.mark.parametrize('inputs, outputs', [(3, 5), (5, 3)])
-def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
-  images = np.float32(RNG.normal(size=(2, 6, 6, inputs)))
-  with tf.Graph().as_default(), tf.Session() as session:
-    tf.set_random_seed(1)
-    found = run(layers.conv2d(tf.constant(images), 3, outputs, layers.dirac()),
-                session)
-    kernel = session.run(tf.trainable_variables()[0])
-  same = min(inputs, outputs)
-  numerics.assert_close(found[..., :same], images[..., :same], 9 * inputs)
-  others = kernel[..., inputs:]
-  limit = (9 * inputs)**-0.5
-  assert np.all(abs(others) <= limit)
-  assert not others.size or others.std() > limit / 3
-
-
 def dropped(step=0, index=0, count=1, n=4000, scope='d', seed=1, rate=0.3):
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(seed)
-    with tf.variable_scope(scope):
-      return session.run(layers.dropout(tf.ones([n, 5]), rate,
-                                        tower(step, index, count)))
+    global_step = tf.train.get_or_create_global_step()
+    with layers.tower(index, count), tf.variable_scope(scope):
+      outputs = layers.dropout(tf.ones([n, 5]), rate, is_training=True)
+    session.run(global_step.initializer)
+    session.run(global_step.assign(step))
+    return session.run(outputs)
 
 
 def test_dropout_keeps_the_mean_and_depends_on_seed_scope_and_step_alone():
@@ -186,27 +170,14 @@ def test_dropout_keeps_the_mean_and_depends_on_seed_scope_and_step_alone():
 
 def test_a_scope_has_one_dropout():
   with tf.Graph().as_default():
+    tf.train.get_or_create_global_step()
     for index in range(2):  # Towers use the same scope.
-      with tf.variable_scope('a'):
-        layers.dropout(tf.ones([2]), 0.5, tower(index=index, count=2))
+      with layers.tower(index, 2), tf.variable_scope('a'):
+        layers.dropout(tf.ones([2]), 0.5, is_training=True)
     with tf.variable_scope('a'), pytest.raises(ValueError, match="scope 'a'"):
-      layers.dropout(tf.ones([2]), 0.5, tower())
+      layers.dropout(tf.ones([2]), 0.5, is_training=True)
 
 
 def test_dropout_leaves_evaluation_alone():
   x = tf.constant([1.0])
-  assert layers.dropout(x, 0.9, None) is x
-
-
-@pytest.mark.parametrize('initializer, deviation, limit', [
-    (layers.truncated_normal(0.1), 0.088, 0.2),
-    (layers.glorot_uniform(), (2 / 500)**0.5, (6 / 500)**0.5),
-    (layers.he_normal(), (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796),
-    (layers.fan_in_uniform(), (1 / 600)**0.5, (1 / 200)**0.5)])
-def test_initializers(initializer, deviation, limit):
-  with tf.Graph().as_default(), tf.Session() as session:
-    tf.set_random_seed(1)
-    v = layers.variable('v', [200, 300], initializer)
-    values = run(v, session)
-  np.testing.assert_allclose(values.std(), deviation, rtol=0.02)
-  assert abs(values).max() <= limit * 1.0001
+  assert layers.dropout(x, 0.9, False) is x

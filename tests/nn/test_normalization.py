@@ -21,7 +21,8 @@ def test_standardize_equals_tf_image():
   images = np.float32(images)
   with tf.Graph().as_default(), tf.Session() as session:
     ours, theirs = session.run([
-        normalization.standardize(tf.constant(images)),
+        normalization.NORMALIZATIONS['per_image']([4, 5, 3], None)(
+            tf.constant(images)),
         tf.image.per_image_standardization(images)])
   numerics.assert_close(ours, theirs, images[0].size)
   numerics.assert_close(ours[0], numpy_standardize(images[0]), images[0].size)
@@ -36,10 +37,9 @@ def test_whitened_patches_are_decorrelated():
   images = (noise + np.roll(noise, 1, 1) + noise.sum(3, keepdims=True)) * 20
   images = (images + 128).clip(0, 255).astype(np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    statistics = normalization.statistics('whiten', [9, 9, 3],
-                                          lambda: images)
+    whiten = normalization.NORMALIZATIONS['whiten']([9, 9, 3], lambda: images)
     before = set(tf.get_default_graph().get_operations())
-    outputs = normalization.whiten(tf.constant(images), statistics)
+    outputs = whiten(tf.constant(images))
     # Nothing is done to the kernel for each batch.
     assert sorted(op.type for op in set(
         tf.get_default_graph().get_operations()) - before) == [
@@ -64,10 +64,9 @@ def test_normalizations_equal_numpys(name, expected):
   training = rng.integers(0, 256, (2500, 4, 4, 3), np.uint8)
   images = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    statistics = normalization.statistics(name, [4, 4, 3], lambda: training)
+    normalize = normalization.NORMALIZATIONS[name]([4, 4, 3], lambda: training)
     assert not tf.trainable_variables()
-    outputs = normalization.NORMALIZATIONS[name](tf.constant(images),
-                                                   statistics)
+    outputs = normalize(tf.constant(images))
     session.run(tf.global_variables_initializer())
     found = session.run(outputs)
   # The statistics are rounded, and the difference and the quotient.

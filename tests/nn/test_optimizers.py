@@ -192,13 +192,13 @@ def test_without_decay_there_are_no_averages():
 
 
 @pytest.mark.parametrize('function, fields, message', [
-    ('optimizer', {'optimizer': 'lbfgs'}, "no optimizer 'lbfgs'. Did"),
+    ('update', {'optimizer': 'lbfgs'}, "no optimizer 'lbfgs'. Did"),
     ('learning_rate', {'schedule': 'flat'}, "no schedule 'flat'. Did"),
     ('learning_rate', {'schedule': 'linear'}, 'schedule linear needs knots'),
     ('weight_decay', {'weight_decay': 1.0, 'decayed_variables': 'w'},
      'decayed_variables=w: is the name of no variable')])
 def test_what_there_is_not(function, fields, message):
-  arguments = {'optimizer': [0.1], 'learning_rate': [0, 1, 1],
+  arguments = {'update': [0.1, [], [], {}], 'learning_rate': [0, 1, 1],
                'weight_decay': [[]]}[function]
   with tf.Graph().as_default(), pytest.raises(UserError, match=message):
     getattr(optimizers, function)(make_recipe(**fields), *arguments)

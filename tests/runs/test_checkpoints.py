@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10 import eval as eval_lib
-from cifar10 import export
-from cifar10 import predict
-from cifar10.runs import checkpoints
-from cifar10.runs.description import Run
 from cifar10 import train
+from cifar10.runs import best
+from cifar10.runs import checkpoints
 from cifar10.util.errors import UserError
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import read_checkpoint
 from tests.conftest import scalars_of
+from tests.conftest import with_batch_size
+from tests.programs import run_eval
+from tests.programs import run_export
+from tests.programs import run_predict
 
 INDEX, DATA = '.index', '.data-00000-of-00001'
 STEPS = {'network': 'two_layer_fc', 'batch_size': 4, 'checkpoint_steps': 2,
@@ -45,7 +46,7 @@ def flip(content, bit):
 def whole(data_dir, tmp_path_factory):
   """An uninterrupted run to step 6, and a run that stopped at step 4."""
   directory = tmp_path_factory.mktemp('whole')
-  return [train.train(Run(
+  return [train.train(with_batch_size(
       train_dir=str(directory / str(steps)), max_steps=steps,
       data_dir=data_dir, **STEPS)) for steps in (6, 4)]
 
@@ -76,7 +77,7 @@ def test_training_and_evaluation_go_on_from_the_newest_sound_checkpoint(
   rewrite(f'{stopped}/model.ckpt-4{suffix}', change)
   message = (f'{stopped}/model.ckpt-4{suffix}: {problem}.*'
              r'\. Going on to an earlier checkpoint\n')
-  eval_lib.evaluate(str(stopped), str(tmp_path / 'eval'), run_once=True)
+  run_eval(str(stopped), str(tmp_path / 'eval'), run_once=True)
   out, err = capsys.readouterr()
   assert '(step 2, ' in out and re.fullmatch(message, err)
 
@@ -113,12 +114,12 @@ def test_a_checkpoint_in_shards_is_as_good_as_any(whole, stopped, make_run,
   for step in 2, 4:
     put_in_shards(f'{stopped}/model.ckpt-{step}', 3)
   for directory in stopped, whole[1].train_dir:
-    eval_lib.evaluate(str(directory), str(tmp_path / 'eval'), run_once=True)
+    run_eval(str(directory), str(tmp_path / 'eval'), run_once=True)
   found, expected = re.findall('precision.*', capsys.readouterr().out)
   assert 'step 4, ' in found and found == expected
 
-  checkpoints.copy(f'{stopped}/model.ckpt-4', tmp_path / 'copy')
-  checkpoints.copy(f'{stopped}/model.ckpt-2', tmp_path / 'copy')
+  best._copy(f'{stopped}/model.ckpt-4', tmp_path / 'copy')
+  best._copy(f'{stopped}/model.ckpt-2', tmp_path / 'copy')
   assert sorted(os.listdir(tmp_path / 'copy')) == [
       'checkpoint', *(f'model.ckpt-2{shard(i, 3)}' for i in range(3)),
       'model.ckpt-2.index']
@@ -168,13 +169,13 @@ def test_a_path_that_is_a_pattern_is_refused(stopped, make_run, tmp_path,
                                    train_dir=str(tmp_path / 'new'))),
       lambda: train.train(make_run(init_from=f'{directory}/model.ckpt-4',
                                    train_dir=str(tmp_path / 'new'))),
-      lambda: eval_lib.evaluate(str(directory), str(tmp_path / 'eval')),
-      lambda: eval_lib.evaluate(
+      lambda: run_eval(str(directory), str(tmp_path / 'eval')),
+      lambda: run_eval(
           str(stopped), str(tmp_path / 'eval'), eval_data='holdout',
           keep_best=str(directory)),
-      lambda: export.export(str(directory), str(tmp_path / 'export')),
-      lambda: export.export(str(stopped), str(directory)),
-      lambda: next(predict.predict(['x.png'], str(directory)))):
+      lambda: run_export(str(directory), str(tmp_path / 'export')),
+      lambda: run_export(str(stopped), str(directory)),
+      lambda: next(run_predict(['x.png'], str(directory)))):
     with pytest.raises(UserError, match=message.replace(
         'run:', r'run(/model.ckpt-4)?:')):
       work()
@@ -238,7 +239,7 @@ def test_a_copied_directory_leaves_the_original_alone(stopped, make_run,
   train.train(make_run(train_dir=str(copy), max_steps=8, keep_checkpoints=2,
                        **STEPS))
   assert set(os.listdir(stopped)) == before
-  assert [os.path.basename(path) for path in checkpoints.find(copy)] == [
+  assert [os.path.basename(path) for path in checkpoints.paths_in(copy)] == [
       'model.ckpt-8', 'model.ckpt-6']
 
 
@@ -294,7 +295,7 @@ def test_no_silent_start_over(stopped, make_run, tmp_path, pattern):
   for work in (
       lambda: train.train(make_run(train_dir=str(stopped), max_steps=5,
                                    **STEPS)),
-      lambda: eval_lib.evaluate(str(stopped), str(tmp_path / 'eval'))):
+      lambda: run_eval(str(stopped), str(tmp_path / 'eval'))):
     with pytest.raises(UserError, match='no checkpoint can be read\n  '
                        r'.*model.ckpt-4.(index|data).*: is missing'):
       work()
@@ -309,7 +310,7 @@ def test_another_networks_checkpoint(stopped, make_run, data_dir, tmp_path):
   with pytest.raises(UserError, match='model.ckpt-4: is not of this network: '):
     train.train(make_run(train_dir=str(stopped), max_steps=5, **STEPS))
   with pytest.raises(UserError, match='model.ckpt-4: is not of this network: '):
-    eval_lib.evaluate(str(stopped), str(tmp_path / 'eval'))
+    run_eval(str(stopped), str(tmp_path / 'eval'))
 
 
 def test_what_a_killed_process_left_half_written_is_removed(stopped, make_run):
@@ -360,12 +361,12 @@ def test_any_damage_is_noticed_or_does_no_harm(tmp_path, capsys):
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_another(stopped,
                                                                 tmp_path):
-  checkpoints.copy(f'{stopped}/model.ckpt-2', tmp_path / 'best')
+  best._copy(f'{stopped}/model.ckpt-2', tmp_path / 'best')
   data = stopped / 'model.ckpt-4.data-00000-of-00001'
   content = bytearray(data.read_bytes())
   content[1000] ^= 1
   data.write_bytes(content)
   with pytest.raises(UserError, match='is damaged'):
-    checkpoints.copy(f'{stopped}/model.ckpt-4', tmp_path / 'best')
+    best._copy(f'{stopped}/model.ckpt-4', tmp_path / 'best')
   assert checkpoints.newest(tmp_path / 'best') == (
       f'{tmp_path}/best/model.ckpt-2')

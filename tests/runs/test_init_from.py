@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10.data import importers
 from cifar10 import multi_gpu_train
 from cifar10 import train
+from cifar10.data import importers
 from cifar10.util.errors import UserError
+from tests import numerics
 from tests.conftest import read_checkpoint
 from tests.data.test_importers import save
-from tests import numerics
 
 
 @pytest.fixture

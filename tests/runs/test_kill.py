@@ -2,10 +2,11 @@
 
 The ordinary suite kills a few times; all of it:
 
-    python -m pytest -m long tests/runs/test_kill.py -s
+    python -m pytest -n 0 -m long tests/runs/test_kill.py -s
 """
 
 import collections
+import dataclasses
 import glob
 import random
 import time
@@ -13,10 +14,11 @@ import time
 import pytest
 
 from cifar10 import multi_gpu_train
-from cifar10.runs import checkpoints
 from cifar10 import train
+from cifar10.runs import checkpoints
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import events_of
+from tests.conftest import flags_of
 from tests.conftest import read_lines_until
 from tests.conftest import within
 
@@ -25,7 +27,7 @@ MAX_STEPS = 40
 
 def unfinished(train_dir):
   """Returns whether a checkpoint is being written, or was."""
-  found = checkpoints.find(train_dir)
+  found = checkpoints.paths_in(train_dir)
   return bool(glob.glob(f'{train_dir}/*.tempstate*')
               or glob.glob(f'{train_dir}/checkpoint.tmp*')
               or found and found[0] != max(found, key=checkpoints.step_of))
@@ -37,9 +39,9 @@ def kill_and_resume(start, program, run, num_kills, rng):
   Returns:
     What it was doing when it was killed, each time.
   """
-  flags = [f'--{name}={getattr(run, name)}' for name in (
-      'train_dir', 'data_dir', 'dtype', 'max_steps', 'checkpoint_steps',
-      'summary_steps', 'log_frequency', 'keep_checkpoints', 'batch_size')]
+  flags = flags_of(
+      run, 'train_dir', 'data_dir', 'dtype', 'max_steps', 'checkpoint_steps',
+      'summary_steps', 'log_frequency', 'keep_checkpoints', 'batch_size')
   if program == 'multi_gpu_train':
     flags.append(f'--num_gpus={run.num_towers}')
   moments = []
@@ -88,7 +90,7 @@ def check(start, tmp_path, make_run, program, dtype, num_kills):
   while len(moments) < num_kills:
     directory = str(tmp_path / f'killed after {len(moments)}')
     moments += kill_and_resume(
-        start, program, make_run(**{**vars(run), 'train_dir': directory}),
+        start, program, dataclasses.replace(run, train_dir=directory),
         num_kills - len(moments), rng)
     assert_same_checkpoints(f'{run.train_dir}/model.ckpt-{MAX_STEPS}',
                             f'{directory}/model.ckpt-{MAX_STEPS}')

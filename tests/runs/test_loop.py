@@ -12,21 +12,18 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import model
-from cifar10.runs import description
-from cifar10.runs import loop
 from cifar10 import train
+from cifar10.runs import description
+from cifar10.runs import sessions
 from cifar10.util.errors import UserError
+from tests.conftest import flags_of
 from tests.conftest import read_checkpoint
 from tests.conftest import read_lines_until
 from tests.conftest import scalars_of
 
 
-def flags_of(run, **changes):
-  """Returns the command line of a run."""
-  flags = {name: getattr(run, name) for name in (
-      'train_dir', 'data_dir', 'batch_size', 'max_steps', 'log_frequency',
-      'summary_steps', 'checkpoint_steps', 'seed')}
-  return [f'--{name}={value}' for name, value in {**flags, **changes}.items()]
+FLAGS = ('train_dir', 'data_dir', 'batch_size', 'max_steps', 'log_frequency',
+         'summary_steps', 'checkpoint_steps', 'seed')
 
 
 def test_what_a_run_leaves_behind(make_run, capsys):
@@ -69,10 +66,10 @@ def test_what_a_run_leaves_behind(make_run, capsys):
 
 
 def test_sessions_take_the_gpu_memory_that_they_need():
-  config = loop.session_config(True, device_count={'CPU': 2})
+  config = sessions.config(True, device_count={'CPU': 2})
   assert config.gpu_options.allow_growth and config.allow_soft_placement
   assert config.log_device_placement and config.device_count['CPU'] == 2
-  assert not loop.session_config().log_device_placement
+  assert not sessions.config().log_device_placement
 
 
 def test_seeds(make_run, tmp_path):
@@ -230,7 +227,7 @@ def test_the_tutorials_queues_train_too(make_run, capsys):
     (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_save_before_the_end(make_run, start, number, code):
   run = make_run(max_steps=100000, log_frequency=1)
-  process = start('train', *flags_of(run))
+  process = start('train', *flags_of(run, *FLAGS))
   read_lines_until(process, ' step 3, ')
   process.send_signal(number)
   out, err = process.communicate(timeout=40)

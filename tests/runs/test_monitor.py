@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import model
 from cifar10 import multi_gpu_train
+from cifar10.runs import description
 from cifar10.runs import monitor
 from tests.conftest import summaries_of
 
@@ -26,10 +27,10 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def reporter(clock, make_run):
+def reporter(clock):
   """A reporter of two towers of 12 images each, so 24 a step, 300 an epoch, and
   of 600 steps, every fourth of which it tells of."""
-  return monitor.Reporter(make_run(
+  return monitor.Monitor(description.Run(
       recipe=dataclasses.replace(model.RECIPE, batch_size=12), num_towers=2,
       num_examples=300, max_steps=600, log_frequency=4))
 
@@ -81,14 +82,18 @@ def test_lines_after_resuming_between_two_reports(report):
 
 
 def test_speed_between_summaries(reporter, report, clock):
+  def speed(number):
+    summary = reporter.with_speed(b'', number)
+    return summary.value[0].simple_value if summary.value else None
+
   clock[0] += 100
-  assert reporter.examples_per_sec(7) is None
+  assert speed(7) is None
   clock[0] += 2
-  assert reporter.examples_per_sec(10) == 36
+  assert speed(10) == 36
   # Lines in between are measured by themselves.
   report([12], 0)
   clock[0] += 4
-  assert reporter.examples_per_sec(20) == 60
+  assert speed(20) == 60
 
 
 def test_the_training_loop_tells_what_the_reporter_does(make_run, clock,

@@ -12,16 +12,20 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from cifar10.data import datasets
 from cifar10 import eval as eval_lib
+from cifar10 import train
+from cifar10.data import datasets
+from cifar10.runs import best
 from cifar10.runs import checkpoints
 from cifar10.runs import description
+from cifar10.runs import pictures
 from cifar10.runs import report
-from cifar10 import train
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 from tests.conftest import read_checkpoint
 from tests.conftest import summaries_of
+from tests.conftest import with_batch_size
+from tests.programs import run_eval
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 3])
 PROBABILITIES = np.float32([
@@ -31,7 +35,7 @@ NAMES = 'cat', 'dog', 'cow', 'emu'
 
 
 def test_numbers_by_hand():
-  found = report.describe(LABELS, PROBABILITIES, NAMES)
+  found = report.measure(LABELS, PROBABILITIES, NAMES)
   assert found['confusion'] == [[2, 1, 1, 0], [1, 1, 0, 0], [0] * 4,
                                 [1, 0, 0, 0]]
   assert found['precision_at_1'] == pytest.approx(3 / 7)
@@ -51,7 +55,7 @@ def test_numbers_by_hand():
 
 def test_calibration_of_certain_and_right_predictions():
   labels = np.arange(10) % 3
-  assert report.describe(labels, np.eye(3)[labels], 'abc')[
+  assert report.measure(labels, np.eye(3)[labels], 'abc')[
       'expected_calibration_error'] == 0
 
 
@@ -59,14 +63,14 @@ def test_a_bin_of_probabilities_takes_in_its_upper_end():
   """3/15 and a little less: of two images in one bin, half are right."""
   probabilities = np.full([2, 10], 0.05)
   probabilities[0, 0], probabilities[1, 0] = 3 / 15, 0.19
-  found = report.describe(np.array([0, 1]), probabilities, 'abcdefghij')
+  found = report.measure(np.array([0, 1]), probabilities, 'abcdefghij')
   assert found['expected_calibration_error'] == pytest.approx(
       0.5 - (0.2 + 0.19) / 2)
 
 
 def test_table():
   lines = report.table(
-      report.describe(LABELS, PROBABILITIES, NAMES)).splitlines()
+      report.measure(LABELS, PROBABILITIES, NAMES)).splitlines()
   assert lines[1].split() == ['cat', '4', '50.0%', 'dog', '25.0%,', 'cow',
                               '25.0%']
   assert lines[3].split() == ['emu', '1', '0.0%', 'cat', '100.0%']
@@ -80,19 +84,19 @@ def test_table():
                         'emu    1    0    0    0']
   # Of equally frequent mistakes, those of the first classes are told.
   labels = np.repeat(0, 300)
-  text = report.table(report.describe(labels, np.eye(300)[::-1],
+  text = report.table(report.measure(labels, np.eye(300)[::-1],
                                       list(map(str, range(300)))))
   assert text.splitlines()[1].split() == [
       '0', '300', '0.3%', '1', '0.3%,', '2', '0.3%,', '3', '0.3%']
   many = np.arange(300)
-  text = report.table(report.describe(many, np.eye(300)[many],
+  text = report.table(report.measure(many, np.eye(300)[many],
                                       list(map(str, many))))
   assert len(text.splitlines()) == 302
 
 
 def test_confusion_picture():
-  picture = report.confusion_picture(
-      report.describe(LABELS, PROBABILITIES, NAMES))
+  picture = pictures.confusion_picture(
+      report.measure(LABELS, PROBABILITIES, NAMES))
   pixels = np.asarray(picture).astype(int)
   # The four corners of the matrix: 50% right, nothing, 100% wrong, nothing.
   margin, cell = picture.width - 4 * 44 - 1, 44
@@ -107,7 +111,7 @@ def test_confusion_picture():
   assert pixels[:margin, margin:].min() < 100
   for count in 1, 20, 21, 1000:
     labels = np.arange(count)
-    picture = report.confusion_picture(report.describe(
+    picture = pictures.confusion_picture(report.measure(
         labels, np.eye(count, dtype=np.float32), list(map(str, labels))))
     assert max(picture.size) <= 1000
     assert np.asarray(picture)[-5, -5].tolist() == [30, 145, 65]  # Right.
@@ -118,7 +122,7 @@ def test_very_many_classes():
   labels = np.arange(3) + 65000
   probabilities = np.zeros([3, 65536], np.float32)
   probabilities[range(3), labels] = 1
-  found = report.describe(labels, probabilities, list(map(str, range(65536))))
+  found = report.measure(labels, probabilities, list(map(str, range(65536))))
   assert found['precision_at_1'] == 1 and found['confusion'] is None
   assert found['classes'][65001] == {'name': '65001', 'examples': 1,
                                      'accuracy': 1}
@@ -138,7 +142,7 @@ def test_most_confident_mistakes():
 def test_mistakes_picture(shape):
   images = np.full((7, *shape), 50, np.uint8)
   images[3] = 200
-  picture = np.asarray(report.mistakes_picture(images, LABELS, PROBABILITIES,
+  picture = np.asarray(pictures.mistakes_picture(images, LABELS, PROBABILITIES,
                                                NAMES))
   assert picture[30, 30].tolist() == [50] * 3
   assert picture[30, 8 + 3 * 112 + 20].tolist() == [200] * 3
@@ -151,9 +155,9 @@ def test_mistakes_picture(shape):
 @pytest.fixture(scope='module')
 def trained(data_dir, tmp_path_factory):
   """A run with records held out and three checkpoints."""
-  return train.train(description.Run(
-      train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
-      batch_size=32, max_steps=6, checkpoint_steps=2, holdout=60))
+  return train.train(with_batch_size(
+      32, train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
+      max_steps=6, checkpoint_steps=2, holdout=60))
 
 
 def test_files(trained, tmp_path, run_program):
@@ -192,8 +196,8 @@ def test_files(trained, tmp_path, run_program):
       values[f'softmax_linear/{name}/ExponentialMovingAverage']
       for name in ('weights', 'biases'))
   logits = features @ weights + biases
-  for row, best in zip(rows[1:], logits.argmax(1)):
-    assert row.split('\t')[1] == data.format.class_names[best]
+  for row, label in zip(rows[1:], logits.argmax(1)):
+    assert row.split('\t')[1] == data.format.class_names[label]
   config = (tmp_path / 'projector_config.pbtxt').read_text()
   assert config.count('single_image_dim: 32') == 2
 
@@ -201,8 +205,8 @@ def test_files(trained, tmp_path, run_program):
 def test_projector_reads_it(trained, tmp_path):
   from tensorboard.plugins.projector import projector_config_pb2
   from google.protobuf import text_format
-  eval_lib.evaluate(trained.train_dir, str(tmp_path), run_once=True,
-                    embeddings=1000)
+  run_eval(trained.train_dir, str(tmp_path), run_once=True,
+             embeddings=1000)
   config = text_format.Parse(
       (tmp_path / 'projector_config.pbtxt').read_text(),
       projector_config_pb2.ProjectorConfig())
@@ -217,10 +221,10 @@ def test_the_mistakes_are_those_of_the_records_evaluated(trained, tmp_path,
                                                          monkeypatch):
   """Of held-out records, which start in the middle of a file."""
   shown = []
-  monkeypatch.setattr(report, 'mistakes_picture', lambda images, labels, *_: (
+  monkeypatch.setattr(pictures, 'mistakes_picture', lambda images, labels, *_: (
       shown.append((images, labels)) or Image.new('RGB', (1, 1))))
-  eval_lib.evaluate(trained.train_dir, str(tmp_path), eval_data='holdout',
-                    run_once=True)
+  run_eval(trained.train_dir, str(tmp_path), eval_data='holdout',
+             run_once=True)
   (images, labels), = shown
   data = datasets.ensure('cifar10', trained.data_dir)
   held_out = data.read_images(data.train)[240:]
@@ -230,7 +234,7 @@ def test_the_mistakes_are_those_of_the_records_evaluated(trained, tmp_path,
 
 
 def test_keep_best(trained, tmp_path, monkeypatch, capsys):
-  best = tmp_path / 'best'
+  best_dir = tmp_path / 'best'
   precisions = {2: 0.3, 4: 0.5, 6: 0.4}
 
   def evaluate(checkpoint, *arguments):
@@ -238,24 +242,26 @@ def test_keep_best(trained, tmp_path, monkeypatch, capsys):
     result.metrics['Precision @ 1'] = precisions[result.step]
     return result
 
-  real = eval_lib.evaluation.evaluate
-  monkeypatch.setattr(eval_lib.evaluation, 'evaluate', evaluate)
+  real = eval_lib.evaluate_once
+  monkeypatch.setattr(eval_lib, 'evaluate_once', evaluate)
   for step in 2, 4, 6:
     monkeypatch.setattr(
         checkpoints, 'newest',
         lambda _, step=step: f'{trained.train_dir}/model.ckpt-{step}')
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True, keep_best=str(best))
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
+             eval_data='holdout', run_once=True, keep_best=str(best_dir))
   monkeypatch.undo()
   assert capsys.readouterr().out.count('The best so far') == 2
-  assert {name for name in os.listdir(best) if 'ckpt' in name} == {
+  assert set(glob.glob('*ckpt*', root_dir=best_dir)) == {
       'model.ckpt-4.index', 'model.ckpt-4.data-00000-of-00001'}
-  assert json.loads((best / 'best.json').read_text()) == {'2': 0.3, '4': 0.5}
+  assert json.loads((best_dir / 'best.json').read_text()) == {
+      '2': 0.3, '4': 0.5}
   # It evaluates as what it is a copy of.
-  eval_lib.evaluate(str(best), str(tmp_path / 'eval2'), eval_data='holdout')
+  run_eval(str(best_dir), str(tmp_path / 'eval2'), eval_data='holdout')
   copied = capsys.readouterr().out.split('precision')[1]
-  expected = real(f'{trained.train_dir}/model.ckpt-4', trained, datasets.ensure(
-      'cifar10', trained.data_dir), 'holdout')
+  expected = real(
+      f'{trained.train_dir}/model.ckpt-4', trained, datasets.ensure(
+          'cifar10', trained.data_dir), eval_lib.Options(eval_data='holdout'))
   assert f"@ 1 = {expected.metrics['Precision @ 1']:.3f} (step 4" in copied
 
   # A checkpoint that the trainer deletes before it is copied takes the place of
@@ -268,53 +274,53 @@ def test_keep_best(trained, tmp_path, monkeypatch, capsys):
   def be_interrupted(path, directory):
     raise KeyboardInterrupt
 
-  copy = checkpoints.copy
-  monkeypatch.setattr(eval_lib.evaluation, 'evaluate', evaluate)
+  copy = best._copy
+  monkeypatch.setattr(eval_lib, 'evaluate_once', evaluate)
   for precisions[6], happens, error in (
       (0.9, delete_and_copy, ()), (0.9, be_interrupted, KeyboardInterrupt),
       (0.45, copy, ())):
-    monkeypatch.setattr(checkpoints, 'copy', happens)
+    monkeypatch.setattr(best, '_copy', happens)
     with contextlib.suppress(error):
-      eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+      run_eval(trained.train_dir, str(tmp_path / 'eval'),
                         eval_data='holdout', run_once=True,
-                        keep_best=str(best))
-    assert checkpoints.newest(best) == f'{best}/model.ckpt-4'
+             keep_best=str(best_dir))
+    assert checkpoints.newest(best_dir) == f'{best_dir}/model.ckpt-4'
   monkeypatch.undo()
 
-  other = train.train(description.Run(
-      train_dir=str(tmp_path / 'other'), data_dir=trained.data_dir, seed=2,
-      batch_size=32, max_steps=1, holdout=60))
+  other = train.train(with_batch_size(
+      32, train_dir=str(tmp_path / 'other'), data_dir=trained.data_dir, seed=2,
+      max_steps=1, holdout=60))
   with pytest.raises(UserError, match='holds the best of another run'):
-    eval_lib.evaluate(other.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True, keep_best=str(best))
-  (best / 'best.json').write_text('[1]')
+    run_eval(other.train_dir, str(tmp_path / 'eval'),
+             eval_data='holdout', run_once=True, keep_best=str(best_dir))
+  (best_dir / 'best.json').write_text('[1]')
   with pytest.raises(UserError, match='best.json: is no table of precisions'):
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True, keep_best=str(best))
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
+             eval_data='holdout', run_once=True, keep_best=str(best_dir))
   with pytest.raises(UserError, match='first: holds other checkpoints'):
     shutil.copytree(trained.train_dir, tmp_path / 'first')
     os.remove(tmp_path / 'first' / 'run.json')
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
                       eval_data='holdout', run_once=True,
-                      keep_best=str(tmp_path / 'first'))
+             keep_best=str(tmp_path / 'first'))
   with pytest.raises(UserError, match='is the directory of the run'):
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
                       eval_data='holdout', run_once=True,
-                      keep_best=f'{trained.train_dir}/')
+             keep_best=f'{trained.train_dir}/')
   # The directory of a trainer that has not saved anything yet.
   description.save(dataclasses.replace(
       trained, train_dir=str(tmp_path / 'first')))
   for path in glob.glob(f'{tmp_path}/first/*ckpt*'):
     os.remove(path)
   with pytest.raises(UserError, match='first: holds other checkpoints'):
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
                       eval_data='holdout', run_once=True,
-                      keep_best=str(tmp_path / 'first'))
-  (best / 'best.json').write_text('{}')
-  with filesystem.locked(best), pytest.raises(
-      UserError, match=f'{best}: process {os.getpid()} .* is at work there'):
-    eval_lib.evaluate(trained.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True, keep_best=str(best))
+             keep_best=str(tmp_path / 'first'))
+  (best_dir / 'best.json').write_text('{}')
+  with filesystem.locked(best_dir), pytest.raises(
+      UserError, match=f'{best_dir}: process {os.getpid()} .* is at work'):
+    run_eval(trained.train_dir, str(tmp_path / 'eval'),
+             eval_data='holdout', run_once=True, keep_best=str(best_dir))
   with pytest.raises(UserError, match='add --eval_data=holdout'):
-    eval_lib.evaluate(other.train_dir, str(tmp_path / 'eval'),
-                      keep_best=str(best))
+    run_eval(other.train_dir, str(tmp_path / 'eval'),
+             keep_best=str(best_dir))

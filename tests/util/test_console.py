@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from cifar10.runs import description
 from cifar10 import train
+from cifar10.runs import description
 from cifar10.util import console
 from tests.conftest import read_checkpoint
 from tests.conftest import read_lines_until
+from tests.conftest import with_batch_size
 
 
 @pytest.mark.parametrize('seconds, text', [
@@ -24,7 +25,7 @@ def test_duration(seconds, text):
 
 def script(text, shell='', **options):
   """Runs Python code that has `console`, in a shell's redirections."""
-  text = f'import sys\nfrom cifar10 import console\n{text}'
+  text = f'import sys\nfrom cifar10.util import console\n{text}'
   options = {'capture_output': True, 'text': True, 'timeout': 60, **options}
   return subprocess.run(
       ['bash', '-c', f'"$0" -c "$1" {shell}', sys.executable, text], **options)
@@ -177,8 +178,8 @@ def test_ctrl_c_while_tensorflow_is_imported():
     (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_during_an_export_leaves_nothing(data_dir, tmp_path, number,
                                                   code):
-  run = train.train(description.Run(
-      network='softmax', batch_size=4, max_steps=1, data_dir=data_dir,
+  run = train.train(with_batch_size(
+      4, network='softmax', max_steps=1, data_dir=data_dir,
       train_dir=str(tmp_path / 'train')))
   result = script(f'''
 import os, runpy

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from cifar10 import train
-from cifar10.util.errors import UserError
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import read_lines_until
 

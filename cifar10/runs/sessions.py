@@ -1,0 +1,36 @@
+"""Sessions, and the devices that they use."""
+
+import tensorflow.compat.v1 as tf
+
+from cifar10.util.errors import UserError
+
+
+def config(log_device_placement=False, **options):
+  """Returns a tf.ConfigProto: GPU memory on demand, and another device where an
+  operation has no kernel for its own."""
+  return tf.ConfigProto(
+      allow_soft_placement=True, log_device_placement=log_device_placement,
+      gpu_options=tf.GPUOptions(allow_growth=True), **options)
+
+
+def device(name):
+  """Returns tf.device(name); for None, TensorFlow chooses devices.
+
+  Raises:
+    UserError: the name is not that of a device.
+  """
+  try:
+    kind = tf.DeviceSpec.from_string(name or '').device_type
+  except ValueError:
+    kind = 'unknown'
+  if kind not in (None, 'CPU', 'GPU'):
+    raise UserError(f'--device={name}: expected a device such as /cpu:0 or '
+                    '/gpu:1')
+  return tf.device(name)
+
+
+def session(device_name=None):
+  """Returns a tf.Session of the default graph. If the graph was built on a CPU
+  by `device()`, the session leaves the GPUs alone."""
+  on_cpu = {'GPU': 0} if 'cpu' in (device_name or '').lower() else {}
+  return tf.Session(config=config(device_count=on_cpu))
