@@ -5,12 +5,14 @@ import re
 import textwrap
 import types
 
+import numpy as np
 from PIL import Image
 import tensorflow.compat.v1 as tf
 
 from cifar10 import networks
 from cifar10 import train
 from cifar10.data import synthetic
+from cifar10.nn import augmentation
 
 ROOT = pathlib.Path(__file__).parents[1]
 README, NOTES = ((ROOT / name).read_text()
@@ -44,6 +46,23 @@ def test_the_example_network_trains(make_run, monkeypatch):
   run = train.train(make_run(network='example', max_steps=2))
   assert tf.train.load_variable(run.train_dir, 'hidden/weights').shape == (
       24 * 24 * 3, 100)
+
+
+def test_the_example_augmentation_trains(make_run):
+  code, = (block for block in BLOCKS if block.startswith('def crop_and_turn'))
+  names = {'tf': tf, 'augmentation': augmentation}
+  exec(code, names)
+  images = np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)
+  with tf.Graph().as_default(), tf.Session() as session:
+    seed = augmentation.Seed(tf.constant([1, 4], tf.int64))
+    found = session.run(names['crop_and_turn'](tf.constant(images), 8, seed))
+  turned = [(image == original[::-1]).all()
+            for image, original in zip(found, images)]
+  assert 0 < sum(turned) < 5
+  assert all((found[i] == images[i]).all() for i in range(5) if not turned[i])
+  run = train.train(make_run(network='softmax', max_steps=1),
+                    augment=names['crop_and_turn'])
+  assert run.recipe.augmentation == 'custom:crop_and_turn'
 
 
 def test_the_example_hook_stops(monkeypatch, tmp_path, capsys):

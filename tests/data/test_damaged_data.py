@@ -27,8 +27,8 @@ from cifar10.runs import description
 from cifar10.util.errors import UserError
 from tests.data.test_datasets import BINARY
 from tests.data.test_datasets import make_archive
-from tests.data.test_datasets import pickled
 from tests.data.test_datasets import PICKLED
+from tests.data.test_datasets import pickled
 from tests.data.test_datasets import write_files
 from tests.runs.test_description import make_run
 
