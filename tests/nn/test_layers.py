@@ -181,3 +181,26 @@ def test_a_scope_has_one_dropout():
 def test_dropout_leaves_evaluation_alone():
   x = tf.constant([1.0])
   assert layers.dropout(x, 0.9, False) is x
+
+
+def initial_value(name='v', seed=1, operations_before=0):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(seed)
+    for _ in range(operations_before):
+      tf.constant(0)
+    return run(layers.variable(name, [50, 4], tf.glorot_uniform_initializer()),
+               session)
+
+
+def test_initial_values_depend_on_seed_and_name_alone():
+  value = initial_value()
+  np.testing.assert_array_equal(value, initial_value(operations_before=3))
+  assert (value != initial_value('w')).all()
+  assert (value != initial_value(seed=2)).all()
+
+
+def test_an_initializer_of_the_caller_stays_as_it_is():
+  initializer = tf.glorot_uniform_initializer()
+  with tf.Graph().as_default():
+    layers.variable('v', [3, 3], initializer)
+  assert initializer.seed is None
