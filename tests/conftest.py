@@ -19,6 +19,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 import tensorflow.compat.v1 as tf
 
+from cifar10 import model
 from cifar10 import networks
 from cifar10.data import records
 from cifar10.data import synthetic
@@ -31,6 +32,10 @@ for _number in signal.SIGINT, signal.SIGHUP:
   if signal.getsignal(_number) == signal.SIG_IGN:
     signal.signal(_number, signal.SIG_DFL if _number == signal.SIGHUP
                   else signal.default_int_handler)
+
+
+SMALL_RECIPE = dataclasses.replace(
+    model.RECIPE, learning_rate=0.001, decayed_variables='.*/weights')
 
 
 @pytest.fixture(scope='session')
@@ -59,6 +64,16 @@ def make_run(data_dir, tmp_path):
   return make
 
 
+@pytest.fixture
+def make_small_run(make_run):
+  """As `make_run`, for tests of what is the same for any network: of one whose
+  graph is built in a third of the time, trained as the tutorial's network."""
+  def make(batch_size=12, **arguments):
+    return make_run(batch_size, network='two_layer_fc', **{
+        'recipe': SMALL_RECIPE, **arguments})
+  return make
+
+
 def with_batch_size(batch_size, **arguments):
   """Returns `Options` with another batch size than the recipe's."""
   options = description.Options(**arguments)
@@ -67,10 +82,19 @@ def with_batch_size(batch_size, **arguments):
       recipe, batch_size=batch_size))
 
 
-def flags_of(options, *names):
-  """Returns flags, `--name=value`, of a training with these `Options`."""
-  values = {**vars(options), 'batch_size': options.recipe.batch_size}
-  return [f'--{name}={values[name]}' for name in names]
+def flags_of(options):
+  """Returns the flags of a training with these `Options`."""
+  recipe = changes(networks.find(options.network).RECIPE, options.recipe)
+  values = {**changes(description.Options(), options), 'recipe': ','.join(
+      f'{name}={value}' for name, value in recipe.items())}
+  return [f"--{'num_gpus' if name == 'num_towers' else name}={value}"
+          for name, value in values.items()]
+
+
+def changes(before, after):
+  """Returns the fields in which two dataclasses differ: name to value after."""
+  return {name: value for name, value in vars(after).items()
+          if value != vars(before)[name]}
 
 
 @contextlib.contextmanager
@@ -101,11 +125,12 @@ def read_lines_until(process, text, stream='stdout'):
 
 
 @pytest.fixture
-def start():
-  """Starts `python -m cifar10.NAME FLAGS...`, and ends it with the test."""
+def spawn():
+  """Starts `python -m cifar10.NAME FLAGS...` with pipes, as `Popen` does, and
+  ends it with the test."""
   processes = []
 
-  def start_program(name, *arguments, **options):
+  def spawn_program(name, *arguments, **options):
     process = subprocess.Popen(
         [sys.executable, '-u', '-m', f'cifar10.{name}', *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -113,7 +138,7 @@ def start():
     processes.append(process)
     return process
 
-  yield start_program
+  yield spawn_program
   for process in processes:
     process.kill()
     with within(60, f'the end of {process.args}, which was killed'):
@@ -121,12 +146,16 @@ def start():
 
 
 def run_main(name, arguments, environment, out, err):
-  """Does what `python -m cifar10.NAME ARGUMENTS... >OUT 2>ERR` does."""
+  """Does what `python -m cifar10.NAME ARGUMENTS... >OUT 2>ERR` does, or of what
+  is no name, `python -c`."""
   os.environ.update(environment)
   for path, stream in (out, sys.stdout), (err, sys.stderr):
     os.dup2(os.open(path, os.O_WRONLY), stream.fileno())
   sys.argv = [name, *arguments]
-  runpy.run_module(f'cifar10.{name}', run_name='__main__', alter_sys=True)
+  if name.isidentifier():
+    runpy.run_module(f'cifar10.{name}', run_name='__main__', alter_sys=True)
+  else:
+    exec(name, {'__name__': '__main__'})
 
 
 class Program:
@@ -141,6 +170,7 @@ class Program:
     self._process = context.Process(target=run_main, args=(
         name, arguments, environment, self._out.name, self._err.name))
     self._process.start()
+    self.pid = self._process.pid
 
   @property
   def out(self):
@@ -157,19 +187,19 @@ class Program:
   def is_alive(self):
     return self._process.is_alive()
 
-  def expect(self, text):
-    """Waits until it has written a text to stdout."""
+  def expect(self, text, stream='out'):
+    """Waits until it has written a text to stdout or, 'err', to stderr."""
     deadline = time.monotonic() + 120
     while True:
       waiting = self.is_alive and time.monotonic() < deadline
-      if text in self.out:
+      if text in getattr(self, stream):
         return
       assert waiting, f'expected {text!r} of\n{self.out}\n{self.err}'
       time.sleep(0.05)
 
   def send(self, number):
     """Sends it a signal."""
-    os.kill(self._process.pid, number)
+    os.kill(self.pid, number)
 
   def end(self, timeout=120):
     """Waits for its end, and returns its exit code."""
@@ -183,6 +213,20 @@ class Program:
   def kill(self):
     self._process.kill()
     self._process.join()
+
+
+@pytest.fixture
+def start():
+  """Starts a `Program`, and ends it with the test."""
+  programs = []
+
+  def start_program(*arguments, **environment):
+    programs.append(Program(*arguments, **environment))
+    return programs[-1]
+
+  yield start_program
+  for program in programs:
+    program.kill()
 
 
 @pytest.fixture(scope='session')

@@ -61,8 +61,9 @@ def test_towers_start_afresh_if_asked_to(make_run):
   assert 'model.ckpt-1.index' in glob.glob('*.index', root_dir=aside)
 
 
-def test_predictions_and_exports_are_of_the_type_asked_for(make_run, tmp_path):
-  run = train.train(make_run(max_steps=1))
+def test_predictions_and_exports_are_of_the_type_asked_for(make_small_run,
+                                                           tmp_path):
+  run = train.train(make_small_run(max_steps=1))
   pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
   path = str(tmp_path / 'x.png')
   Image.fromarray(pixels).save(path)

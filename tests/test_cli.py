@@ -206,13 +206,12 @@ def test_evaluation_of_an_empty_file(run_program, data_dir, small_run,
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_waiting(start, tmp_path, number):
-  process = start('eval', f'--checkpoint_dir={tmp_path}',
+  program = start('eval', f'--checkpoint_dir={tmp_path}',
                   f'--eval_dir={tmp_path}/eval')
-  read_lines_until(process, 'waiting')
-  process.send_signal(number)
-  _, err = process.communicate(timeout=40)
-  assert process.returncode == 128 + number
-  assert 'Traceback' not in err
+  program.expect('waiting')
+  program.send(number)
+  assert program.end() == 128 + number
+  assert 'Traceback' not in program.err
 
 
 def test_help(help_texts):

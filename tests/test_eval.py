@@ -284,36 +284,33 @@ def test_a_name_without_a_step():
     checkpoints.step_of('/a-1/final')
 
 
-def test_beside_a_trainer(start, data_dir, tmp_path):
+def test_beside_a_trainer(start, make_small_run, tmp_path):
   """Waits for the first checkpoint, takes each once, ends after the last."""
-  train_dir, eval_dir = tmp_path / 'train', tmp_path / 'eval'
-  evaluator = start('eval', f'--checkpoint_dir={train_dir}',
-                    f'--eval_dir={eval_dir}', '--eval_interval_secs=0')
-  read_lines_until(evaluator, 'No checkpoint in')
-  trainer = start('train', f'--data_dir={data_dir}', f'--train_dir={train_dir}',
-                  '--batch_size=4', '--max_steps=800', '--checkpoint_steps=50',
-                  '--keep_checkpoints=1')
-  assert trainer.wait(timeout=120) == 0
-  out, err = evaluator.communicate(timeout=60)
-  assert evaluator.returncode == 0, err
-  assert 'Traceback' not in err
-  steps = [int(step) for step in re.findall(r'\(step (\d+), 130 examples', out)]
+  run = make_small_run(batch_size=4, max_steps=1500, checkpoint_steps=100,
+                       keep_checkpoints=1)
+  evaluator = start('eval', f'--checkpoint_dir={run.train_dir}',
+                    f'--eval_dir={tmp_path}/eval', '--eval_interval_secs=0')
+  evaluator.expect('No checkpoint in')
+  trainer = start('train', *flags_of(run))
+  assert trainer.end() == 0, trainer.err
+  assert evaluator.end() == 0, evaluator.err
+  assert 'Traceback' not in evaluator.err
+  steps = [int(step) for step in re.findall(r'\(step (\d+), 130 examples',
+                                            evaluator.out)]
   assert steps == sorted(set(steps))
-  assert len(steps) > 1 and steps[-1] == 800
-  assert not [step for step in steps if step % 50]
-  assert {step for _, step in summaries_of(eval_dir)} == set(steps)
+  assert len(steps) > 1 and steps[-1] == run.max_steps
+  assert not [step for step in steps if step % run.checkpoint_steps]
+  assert {step for _, step in summaries_of(tmp_path / 'eval')} == set(steps)
 
 
 @pytest.mark.long
-def test_beside_a_trainer_for_long(start, make_run, tmp_path):
+def test_beside_a_trainer_for_long(spawn, make_run, tmp_path):
   """A few hundred checkpoints, of which one is kept; and what was measured is
   what another run of the same seed is worth after as many steps."""
   run = make_run(train_dir=str(tmp_path / 'train'), batch_size=4,
                  max_steps=10**6, checkpoint_steps=50, keep_checkpoints=1)
-  trainer = start('train', *flags_of(
-      run, 'train_dir', 'data_dir', 'batch_size', 'max_steps',
-      'checkpoint_steps', 'keep_checkpoints'), '--log_frequency=1000')
-  evaluator = start('eval', f'--checkpoint_dir={run.train_dir}',
+  trainer = spawn('train', *flags_of(run))
+  evaluator = spawn('eval', f'--checkpoint_dir={run.train_dir}',
                     f'--eval_dir={tmp_path}/eval', '--eval_interval_secs=0')
   steps = []
   for _ in range(300):

@@ -12,6 +12,7 @@ from cifar10.runs import preparation
 from cifar10.runs import sessions
 from tests import numerics
 from tests.conftest import read_checkpoint
+from tests.conftest import with_batch_size
 from tests.networks.test_networks import TERMS
 
 
@@ -32,14 +33,22 @@ def logical_cpus(count):
   return sessions.config(device_count={'CPU': count})
 
 
+@pytest.fixture(scope='module')
+def one(data_dir, tmp_path_factory):
+  """A run of five steps on one device, its losses and its initial values."""
+  losses, start = Losses(), numerics.Start()
+  run = train.train(with_batch_size(
+      128, train_dir=str(tmp_path_factory.mktemp('one')), data_dir=data_dir,
+      max_steps=5), hooks=[losses, start])
+  return run, losses, start
+
+
 @pytest.mark.numerical
 @pytest.mark.parametrize('num_towers', [2, 4])
-def test_towers_equal_one_device(make_run, tmp_path, num_towers):
-  alone, together, start = Losses(), Losses(), numerics.Start()
-  one = train.train(make_run(batch_size=128, train_dir=str(tmp_path / 'one')),
-                    hooks=[alone, start])
+def test_towers_equal_one_device(one, make_run, num_towers):
+  (one, alone, start), together = one, Losses()
   many = multi_gpu_train.train(
-      make_run(batch_size=128 // num_towers, train_dir=str(tmp_path / 'many')),
+      make_run(batch_size=128 // num_towers),
       [f'/cpu:{i}' for i in range(num_towers)], hooks=[together],
       config=logical_cpus(num_towers))
   assert len(alone.values) == 5
@@ -50,21 +59,23 @@ def test_towers_equal_one_device(make_run, tmp_path, num_towers):
                                 values=128 * 192, steps=5)
 
 
-def test_another_number_of_towers_goes_on(make_run, capsys, tmp_path):
-  multi_gpu_train.train(make_run(batch_size=6, max_steps=1), ['/cpu:0'] * 2)
-  run = train.train(make_run(batch_size=12, max_steps=2))
+def test_another_number_of_towers_goes_on(make_small_run, capsys, tmp_path):
+  multi_gpu_train.train(make_small_run(batch_size=6, max_steps=1),
+                        ['/cpu:0'] * 2)
+  run = train.train(make_small_run(batch_size=12, max_steps=2))
   out = capsys.readouterr().out
   assert 'Towers: tower_0 on /cpu:0, tower_1 on /cpu:0' in out
-  assert ('Training convnet on cifar10, 300 records, in steps of 12, with '
+  assert ('Training two_layer_fc on cifar10, 300 records, in steps of 12, with '
           'seed 1') in out
   assert 'Resuming at step 1 of 2' in out
   start = numerics.Start()
-  whole = train.train(make_run(max_steps=2, train_dir=str(tmp_path / 'whole')),
-                      hooks=[start])
+  whole = train.train(make_small_run(
+      max_steps=2, train_dir=str(tmp_path / 'whole')), hooks=[start])
   found, expected = (read_checkpoint(f'{r.train_dir}/model.ckpt-2')
                      for r in (run, whole))
-  numerics.assert_same_training(found, expected, start.values, TERMS['convnet'],
-                                values=12 * 192, steps=2)
+  numerics.assert_same_training(
+      found, expected, start.values, TERMS['two_layer_fc'], values=12 * 120,
+      steps=2)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ The ordinary suite kills a few times; after each checkpoint:
 """
 
 import collections
+import dataclasses
 import json
 import random
 import re
@@ -157,13 +158,11 @@ class Processes:
     for i in numbers:
       task = {'type': 'worker', 'index': i - 1} if i else {
           'type': 'chief', 'index': 0}
-      flags = flags_of(
-          self._run, 'train_dir', 'network', 'dtype', 'max_steps',
-          'checkpoint_steps', 'keep_checkpoints', 'log_frequency', 'batch_size')
+      run = dataclasses.replace(self._run, num_towers=2,
+                                data_dir=self._data_dirs[i])
       self.programs[i] = Program(
-          'multi_gpu_train', '--num_gpus=2', f'--data_dir={self._data_dirs[i]}',
-          *flags, TF_CONFIG=json.dumps({'cluster': self._cluster,
-                                        'task': task}))
+          'multi_gpu_train', *flags_of(run), TF_CONFIG=json.dumps(
+              {'cluster': self._cluster, 'task': task}))
 
   def kill(self, number):
     self.programs[number].kill()
@@ -176,16 +175,16 @@ class Processes:
 
 
 @pytest.fixture
-def processes(tmp_path, data_dir, make_run):
-  """Makes `Processes`, each of which finds the data in a directory of its own,
-  and ends them with the test."""
+def processes(tmp_path, data_dir):
+  """Makes `Processes` of `Options`, each of which finds the data in a directory
+  of its own, and ends them with the test."""
   made = []
 
-  def make(**arguments):
+  def make(options):
     data_dirs = [tmp_path / f'data_{i}' for i in range(3)]
     for directory in data_dirs:
       shutil.copytree(data_dir, directory)
-    made.append(Processes(make_run(**arguments), data_dirs))
+    made.append(Processes(options, data_dirs))
     return made[-1], data_dirs
 
   yield make
@@ -195,28 +194,28 @@ def processes(tmp_path, data_dir, make_run):
         program.kill()
 
 
-def check_equals_one_process(make_run, tmp_path, **arguments):
+def check_equals_one_process(options, tmp_path):
   """Compares the end with that of six towers in this process."""
-  run = multi_gpu_train.train(
-      make_run(train_dir=str(tmp_path / 'alone'), **arguments), ['/cpu:0'] * 6)
+  alone = dataclasses.replace(options, train_dir=str(tmp_path / 'alone'))
+  multi_gpu_train.train(alone, ['/cpu:0'] * 6)
   expected, found = (
-      read_checkpoint(f'{directory}/model.ckpt-{arguments["max_steps"]}')
-      for directory in (run.train_dir, tmp_path / 'train'))
+      read_checkpoint(f'{run.train_dir}/model.ckpt-{options.max_steps}')
+      for run in (alone, options))
   assert found.keys() == expected.keys()
   for name in expected:
     # Towers run the same kernels on the same numbers, wherever they are: only
     # their six gradients may be added up in another order.
     numerics.assert_close(found[name], expected[name], 6,
-                          arguments['max_steps'], name=name)
+                          options.max_steps, name=name)
 
 
 def test_a_cluster_equals_one_machine_whatever_happens(
-    processes, make_run, tmp_path):
+    processes, make_small_run, tmp_path):
   """The life of one: the chief comes first; a worker is killed, then the chief;
   both come back; and the chief once more, after the end."""
-  arguments = {'max_steps': 60, 'checkpoint_steps': 5, 'log_frequency': 1,
-               'batch_size': 2}
-  p, _ = processes(**arguments)
+  options = make_small_run(max_steps=200, checkpoint_steps=10, log_frequency=1,
+                           batch_size=2)
+  p, _ = processes(options)
   p.start(0)
   chief = p.programs[0]
   chief.expect(f'waiting for worker 0 ({p.addresses[1]}), worker 1 ('
@@ -226,13 +225,13 @@ def test_a_cluster_equals_one_machine_whatever_happens(
   p.start(2)
   worker = p.programs[2]
   worker.expect('serves the chief')
-  chief.expect(': step 12,')
+  chief.expect(': step 20,')
   p.kill(1)
   chief.expect(f'lost worker 0 ({p.addresses[1]})')
   chief.expect(f'waiting for worker 0 ({p.addresses[1]})\n')
   p.start(1)
   chief.expect('Resuming at step ')
-  chief.expect(': step 30,')
+  chief.expect(': step 80,')
   p.kill(0)
   for i in 1, 2:
     p.programs[i].expect('is not there: waiting for it')
@@ -246,17 +245,17 @@ def test_a_cluster_equals_one_machine_whatever_happens(
     assert 'Traceback' not in program.err
   p.start(0)
   assert p.programs[0].end() == 0
-  assert 'is at step 60 already' in p.programs[0].out
+  assert 'is at step 200 already' in p.programs[0].out
   assert 'waiting' not in p.programs[0].out
-  check_equals_one_process(make_run, tmp_path, **arguments)
+  check_equals_one_process(options, tmp_path)
 
 
 def test_statistics_and_batch_norm_in_bfloat16(processes, make_run, tmp_path):
   """airnet's input needs values of the chief's variables on each host. Here a
   worker is lost before there is a checkpoint."""
-  arguments = {'network': 'airnet', 'dtype': 'bfloat16', 'max_steps': 6,
-               'batch_size': 4, 'log_frequency': 1}
-  p, _ = processes(**arguments)
+  options = make_run(network='airnet', dtype='bfloat16', max_steps=6,
+                     batch_size=4, log_frequency=1)
+  p, _ = processes(options)
   p.start(0, 1, 2)
   p.programs[0].expect(': step 1,')
   p.kill(2)
@@ -264,12 +263,12 @@ def test_statistics_and_batch_norm_in_bfloat16(processes, make_run, tmp_path):
   assert p.end() == [0, 0, 0], p.programs[0].err
   assert 'lost worker 1' in p.programs[0].out
   assert p.programs[0].out.count(': step 0,') == 2
-  check_equals_one_process(make_run, tmp_path, **arguments)
+  check_equals_one_process(options, tmp_path)
 
 
-def test_signals_to_the_chief(processes):
+def test_signals_to_the_chief(processes, make_small_run):
   """Workers wait for the next one after SIGTERM, and end with Ctrl-C."""
-  p, _ = processes(max_steps=100000, log_frequency=1)
+  p, _ = processes(make_small_run(max_steps=100000, log_frequency=1))
   p.start(2, 1, 0)
   p.programs[0].expect(': step 3,')
   p.programs[0].send(signal.SIGTERM)
@@ -285,8 +284,8 @@ def test_signals_to_the_chief(processes):
                    p.programs[0].out)
 
 
-def test_ctrl_c_while_a_worker_is_missing(processes):
-  p, _ = processes()
+def test_ctrl_c_while_a_worker_is_missing(processes, make_small_run):
+  p, _ = processes(make_small_run())
   p.start(0, 1)
   p.programs[0].expect(f'waiting for worker 1 ({p.addresses[2]})\n')
   p.programs[0].send(signal.SIGINT)
@@ -297,8 +296,8 @@ def test_ctrl_c_while_a_worker_is_missing(processes):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signals_to_a_worker(processes, number):
-  p, _ = processes()
+def test_signals_to_a_worker(processes, make_small_run, number):
+  p, _ = processes(make_small_run())
   p.start(1)
   p.programs[1].expect('is not there: waiting for it')
   p.programs[1].send(number)
@@ -320,8 +319,8 @@ def change(data_dir):
   path.write_bytes(content)
 
 
-def test_a_worker_that_comes_back_with_other_data(processes):
-  p, data_dirs = processes(network='softmax', max_steps=10**6, log_frequency=1)
+def test_a_worker_that_comes_back_with_other_data(processes, make_small_run):
+  p, data_dirs = processes(make_small_run(max_steps=10**6, log_frequency=1))
   p.start(0, 1, 2)
   p.programs[0].expect(': step 1,')
   p.kill(2)
@@ -331,8 +330,8 @@ def test_a_worker_that_comes_back_with_other_data(processes):
   assert 'checksum of the training records: ' in p.programs[2].err
 
 
-def test_a_worker_with_other_data_is_told(processes):
-  p, data_dirs = processes()
+def test_a_worker_with_other_data_is_told(processes, make_small_run):
+  p, data_dirs = processes(make_small_run())
   change(data_dirs[2])
   p.start(0, 1, 2)
   assert p.end() == [1, 1, 1]
@@ -345,8 +344,8 @@ def test_a_worker_with_other_data_is_told(processes):
                         program.err)
 
 
-def test_an_address_that_is_taken(processes):
-  p, _ = processes()
+def test_an_address_that_is_taken(processes, make_small_run):
+  p, _ = processes(make_small_run())
   with socket.create_server(('127.0.0.1', int(p.addresses[1].split(':')[1]))):
     p.start(1)
     assert p.programs[1].end() == 1
@@ -357,9 +356,9 @@ def test_an_address_that_is_taken(processes):
 
 @pytest.mark.long
 def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
-  arguments = {'max_steps': 1000, 'checkpoint_steps': 50, 'log_frequency': 10,
-               'batch_size': 2}
-  p, _ = processes(**arguments)
+  options = make_run(max_steps=1000, checkpoint_steps=50, log_frequency=10,
+                     batch_size=2)
+  p, _ = processes(options)
   p.start(0, 1, 2)
   rng, killed, seen = random.Random(1), collections.Counter(), 0
   deadline = time.monotonic() + 3600
@@ -380,4 +379,4 @@ def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
   assert p.end() == [0, 0, 0]
   print(f'\nkilled: the chief {killed[0]} times, workers '
         f'{killed[1] + killed[2]} times')
-  check_equals_one_process(make_run, tmp_path, **arguments)
+  check_equals_one_process(options, tmp_path)

@@ -3,9 +3,6 @@ import io
 import os
 import pickle
 import re
-import signal
-import subprocess
-import sys
 import tarfile
 import zlib
 
@@ -16,7 +13,6 @@ from cifar10.data import archives as archives_lib
 from cifar10.data import datasets
 from cifar10.data import records
 from cifar10.util.errors import UserError
-from tests.conftest import read_lines_until
 
 BATCHES = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
 
@@ -307,35 +303,29 @@ PREPARE = '''
 import sys, time
 from cifar10.data import datasets
 from cifar10.data import records
-slow = float(sys.argv[3])
+slow = float(sys.argv[2])
 make = datasets.synthetic.make
 def slow_make(*args, **kwargs):
   print("making", flush=True)
   time.sleep(slow)
   return make(*args, **kwargs)
 datasets.synthetic.make = slow_make
-print(datasets.ensure(sys.argv[1], sys.argv[2]).name)
+print(datasets.ensure("synthetic", sys.argv[1]).name)
 '''
 
 
-def test_a_killed_process_leaves_neither_lock_nor_data(tmp_path):
-  def prepare(seconds):
-    return subprocess.Popen(
-        [sys.executable, '-c', PREPARE, 'synthetic', str(tmp_path), seconds],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-  killed = prepare('60')
-  read_lines_until(killed, 'making\n')
+def test_a_killed_process_leaves_neither_lock_nor_data(start, tmp_path):
+  killed = start(PREPARE, str(tmp_path), '60')
+  killed.expect('making\n')
   (tmp_path / 'synthetic.part').mkdir()
   (tmp_path / 'synthetic.part' / 'data_batch_9.bin').write_bytes(b'half')
-  waiting = prepare('0')
-  line = read_lines_until(waiting, 'is at work there: waiting', 'stderr')
-  assert re.search(r'process \d+ on ', line)
+  waiting = start(PREPARE, str(tmp_path), '0')
+  waiting.expect('is at work there: waiting', 'err')
+  assert f'process {killed.pid} on ' in waiting.err
   assert not (tmp_path / 'synthetic').exists()
-  killed.send_signal(signal.SIGKILL)
-  killed.communicate(timeout=60)
-  out, err = waiting.communicate(timeout=60)
-  assert out == 'making\nsynthetic\n', err
+  killed.kill()
+  assert waiting.end() == 0, waiting.err
+  assert waiting.out == 'making\nsynthetic\n'
   assert sorted(os.listdir(tmp_path)) == ['.lock', 'synthetic']
   assert len(os.listdir(tmp_path / 'synthetic')) == 7
 

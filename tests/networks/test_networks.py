@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import glob
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -122,14 +124,15 @@ def test_any_number_of_images(name):
         'resnet32', 'airnet_wide') else (name, 'float32')
       for name in networks.NETWORKS),
     ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
-def test_resumed_equals_uninterrupted(make_run, tmp_path, name, dtype):
-  whole = train.train(make_run(network=name, batch_size=4, max_steps=3,
-                               dtype=dtype, train_dir=str(tmp_path / 'whole')))
-  for steps in 2, 3:
-    parts = train.train(make_run(network=name, batch_size=4, max_steps=steps,
-                                 dtype=dtype))
-  assert_same_checkpoints(f'{whole.train_dir}/model.ckpt-3',
-                          f'{parts.train_dir}/model.ckpt-3')
+def test_resumed_equals_uninterrupted(make_run, tmp_path, capsys, name, dtype):
+  options = make_run(network=name, batch_size=4, max_steps=3,
+                     checkpoint_steps=2, dtype=dtype)
+  last = train.train(options).train_dir + '/model.ckpt-3'
+  for path in glob.glob(f'{last}.*'):
+    shutil.move(path, tmp_path)
+  train.train(options)
+  assert 'Resuming at step 2 of 3' in capsys.readouterr().out
+  assert_same_checkpoints(last, tmp_path / 'model.ckpt-3')
 
 
 # How many values the smallest layer with a threshold makes of 16 images: ReLU

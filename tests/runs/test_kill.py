@@ -19,7 +19,6 @@ from cifar10.runs import checkpoints
 from tests.conftest import assert_same_checkpoints
 from tests.conftest import events_of
 from tests.conftest import flags_of
-from tests.conftest import read_lines_until
 from tests.conftest import within
 
 MAX_STEPS = 40
@@ -39,38 +38,32 @@ def kill_and_resume(start, program, run, num_kills, rng):
   Returns:
     What it was doing when it was killed, each time.
   """
-  flags = flags_of(
-      run, 'train_dir', 'data_dir', 'dtype', 'max_steps', 'checkpoint_steps',
-      'summary_steps', 'log_frequency', 'keep_checkpoints', 'batch_size')
-  if program == 'multi_gpu_train':
-    flags.append(f'--num_gpus={run.num_towers}')
   moments = []
   while True:
-    process = start(program, *flags)
+    process = start(program, *flags_of(run))
     last = len(moments) >= num_kills
     if not last:
       moment = rng.choice(['starting up', 'in a step', 'saving'])
       if moment == 'starting up':
-        time.sleep(rng.uniform(0, 6))
+        time.sleep(rng.uniform(0, 3))
       else:
-        read_lines_until(process, ' step ')
+        process.expect(' step ')
         time.sleep(rng.uniform(0, 1))
       with within(120, 'a checkpoint'):
-        while moment == 'saving' and process.poll() is None and not (
+        while moment == 'saving' and process.is_alive and not (
             unfinished(run.train_dir)):
           pass
-      if process.poll() is None:
+      if process.is_alive:
         process.kill()
-        process.wait(timeout=60)
         if unfinished(run.train_dir):
           moment = 'saving'
         elif moment == 'saving':
           moment = 'in a step'
         moments.append(moment)
-    _, err = process.communicate(timeout=120)
-    if process.returncode == 0:
+    code = process.end()
+    if code == 0:
       return moments
-    assert not last and process.returncode == -9, err
+    assert not last and code == -9, process.err
 
 
 def check(start, tmp_path, make_run, program, dtype, num_kills):

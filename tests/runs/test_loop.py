@@ -11,19 +11,14 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from cifar10 import model
 from cifar10 import train
 from cifar10.runs import description
 from cifar10.runs import sessions
 from cifar10.util.errors import UserError
 from tests.conftest import flags_of
 from tests.conftest import read_checkpoint
-from tests.conftest import read_lines_until
 from tests.conftest import scalars_of
-
-
-FLAGS = ('train_dir', 'data_dir', 'batch_size', 'max_steps', 'log_frequency',
-         'summary_steps', 'checkpoint_steps', 'seed')
+from tests.conftest import SMALL_RECIPE
 
 
 def test_what_a_run_leaves_behind(make_run, capsys):
@@ -72,11 +67,11 @@ def test_sessions_take_the_gpu_memory_that_they_need():
   assert not sessions.config().log_device_placement
 
 
-def test_seeds(make_run, tmp_path):
+def test_seeds(make_small_run, tmp_path):
   losses = []
   for seed, directory in ((1, 'a'), (1, 'b'), (2, 'c')):
-    run = make_run(seed=seed, train_dir=str(tmp_path / directory), max_steps=2,
-                   summary_steps=1)
+    run = make_small_run(seed=seed, train_dir=str(tmp_path / directory),
+                         max_steps=2, summary_steps=1)
     train.train(run)
     scalars = scalars_of(run.train_dir)
     losses.append([scalars['loss/total_loss/raw', step] for step in range(2)])
@@ -84,7 +79,7 @@ def test_seeds(make_run, tmp_path):
   assert losses[0] != losses[2]
 
 
-def test_hooks_see_each_step_and_can_end_the_training(make_run):
+def test_hooks_see_each_step_and_can_end_the_training(make_small_run):
   class Stop(tf.train.SessionRunHook):
     calls = 0
 
@@ -94,44 +89,46 @@ def test_hooks_see_each_step_and_can_end_the_training(make_run):
         run_context.request_stop()
 
   hook = Stop()
-  run = train.train(make_run(max_steps=100), hooks=[hook])
+  run = train.train(make_small_run(max_steps=100), hooks=[hook])
   assert hook.calls == 3
   assert tf.train.latest_checkpoint(run.train_dir).endswith('model.ckpt-3')
 
 
-def test_a_finished_run_stays_as_it_is_and_can_be_prolonged(make_run, capsys):
-  run = train.train(make_run(max_steps=2))
+def test_a_finished_run_stays_as_it_is_and_can_be_prolonged(make_small_run,
+                                                            capsys):
+  run = train.train(make_small_run(max_steps=2))
   before = read_checkpoint(f'{run.train_dir}/model.ckpt-2')
-  train.train(make_run(max_steps=2))
+  train.train(make_small_run(max_steps=2))
   assert 'is at step 2 already' in capsys.readouterr().out
   after = read_checkpoint(f'{run.train_dir}/model.ckpt-2')
   assert all((before[name] == after[name]).all() for name in before)
-  train.train(make_run(max_steps=3))
+  train.train(make_small_run(max_steps=3))
   assert 'Resuming at step 2 of 3' in capsys.readouterr().out
   assert read_checkpoint(f'{run.train_dir}/model.ckpt-3')['global_step'] == 3
 
 
-def test_another_run_is_refused_and_fresh_moves_it_aside(make_run, tmp_path):
-  run = train.train(make_run(max_steps=1))
+def test_another_run_is_refused_and_fresh_moves_it_aside(make_small_run,
+                                                         tmp_path):
+  run = train.train(make_small_run(max_steps=1))
   for change, message in (
       ({'seed': 9}, 'seed 1, not 9'),
       ({'batch_size': 7}, 'global batch 12, not 7'),
       ({'dataset': 'synthetic', 'data_dir': str(tmp_path)},
        'dataset cifar10, not synthetic, .*records 300, not 8000')):
     with pytest.raises(UserError, match=f'{message}.*--fresh'):
-      train.train(make_run(max_steps=1, **change))
-  train.train(make_run(max_steps=2, seed=9), fresh=True)
+      train.train(make_small_run(max_steps=1, **change))
+  train.train(make_small_run(max_steps=2, seed=9), fresh=True)
   aside, = glob.glob(f'{run.train_dir}/before-*')
   assert read_checkpoint(f'{aside}/model.ckpt-1')['global_step'] == 1
   assert read_checkpoint(f'{run.train_dir}/model.ckpt-2')['global_step'] == 2
 
 
 @pytest.mark.parametrize('place', ['.', 'link/'])
-def test_fresh_moves_what_the_run_wrote_and_nothing_else(make_run, monkeypatch,
-                                                         place):
+def test_fresh_moves_what_the_run_wrote_and_nothing_else(
+    make_small_run, monkeypatch, place):
   """Into a directory inside, as train_dir can be where nothing else can be put:
   a mount point, or a link."""
-  run = train.train(make_run(max_steps=1, network='softmax', batch_size=4))
+  run = train.train(make_small_run(max_steps=1))
   wrote = set(os.listdir(run.train_dir)) - {'.lock'}
   os.mkdir(f'{run.train_dir}/notes')
   for name in 'notes/mine.txt', 'data_batch_1.bin', 'model.py':
@@ -139,8 +136,7 @@ def test_fresh_moves_what_the_run_wrote_and_nothing_else(make_run, monkeypatch,
       file.write('mine')
   os.symlink(run.train_dir, f'{run.train_dir}/../link')
   monkeypatch.chdir(run.train_dir if place == '.' else f'{run.train_dir}/..')
-  run = make_run(max_steps=2, network='softmax', batch_size=4, seed=9,
-                 train_dir=place)
+  run = make_small_run(max_steps=2, seed=9, train_dir=place)
   train.train(run, fresh=True)
   aside, = glob.glob('before-*', root_dir=place)
   assert set(os.listdir(f'{place}/{aside}')) == wrote
@@ -152,41 +148,40 @@ def test_fresh_moves_what_the_run_wrote_and_nothing_else(make_run, monkeypatch,
   assert len(glob.glob('before-*', root_dir=place)) == 2
 
 
-def test_fresh_leaves_a_directory_without_a_run_alone(make_run, tmp_path):
+def test_fresh_leaves_a_directory_without_a_run_alone(make_small_run, tmp_path):
   train_dir = tmp_path / 'train'
   (train_dir / 'cifar-10-batches-bin').mkdir(parents=True)
   (train_dir / 'events.out.tfevents.1.other').write_bytes(b'')
   before = set(os.listdir(train_dir))
-  train.train(make_run(max_steps=1, network='softmax', batch_size=4),
-              fresh=True)
+  train.train(make_small_run(max_steps=1), fresh=True)
   assert set(os.listdir(train_dir)) > before
   assert not list(train_dir.glob('before-*'))
 
 
-def test_a_run_that_did_not_note_the_checksum_goes_on(make_run):
-  run = train.train(make_run(max_steps=1))
+def test_a_run_that_did_not_note_the_checksum_goes_on(make_small_run):
+  run = train.train(make_small_run(max_steps=1))
   description.save(dataclasses.replace(run, checksum=None))
-  train.train(make_run(max_steps=2))
+  train.train(make_small_run(max_steps=2))
   assert description.load(run.train_dir) == dataclasses.replace(
       run, max_steps=2)
 
 
-def test_checkpoints_without_a_description_are_not_touched(make_run):
-  run = train.train(make_run(max_steps=1))
+def test_checkpoints_without_a_description_are_not_touched(make_small_run):
+  run = train.train(make_small_run(max_steps=1))
   os.remove(f'{run.train_dir}/run.json')
   with pytest.raises(UserError, match='checkpoints but no run.json'):
-    train.train(make_run(max_steps=2))
+    train.train(make_small_run(max_steps=2))
 
 
-def test_a_new_run_needs_a_directory_it_can_make(make_run, tmp_path):
+def test_a_new_run_needs_a_directory_it_can_make(make_small_run, tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='file/train: Not a directory'):
-    train.train(make_run(train_dir=str(tmp_path / 'file' / 'train')))
+    train.train(make_small_run(train_dir=str(tmp_path / 'file' / 'train')))
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(make_run):
-  run = make_run(max_steps=50, checkpoint_steps=1, keep_checkpoints=50,
-                 recipe=dataclasses.replace(model.RECIPE, learning_rate=1e4))
+def test_a_loss_that_is_not_finite_ends_the_training(make_small_run):
+  run = make_small_run(max_steps=50, checkpoint_steps=1, keep_checkpoints=50,
+                 recipe=dataclasses.replace(SMALL_RECIPE, learning_rate=1e4))
   with pytest.raises(UserError) as error:
     train.train(run)
   message = str(error.value)
@@ -200,21 +195,21 @@ def test_a_loss_that_is_not_finite_ends_the_training(make_run):
       assert np.isfinite(value).all(), (path, name)
 
 
-def test_weights_that_are_not_finite_are_not_saved(make_run):
+def test_weights_that_are_not_finite_are_not_saved(make_small_run):
   class Overflow(tf.train.SessionRunHook):
 
     def begin(self):
       biases, = (v for v in tf.trainable_variables()
-                 if v.op.name == 'conv1/biases')
+                 if v.op.name == 'hidden/biases')
       self.overflow = biases.assign(biases * np.inf)
 
     def after_run(self, run_context, run_values):
       run_context.session.run(self.overflow)
 
-  with pytest.raises(UserError, match='step 0: loss 4.*learning rate 0.1, '
+  with pytest.raises(UserError, match='step 0: loss 2.*learning rate 0.001, '
                      'largest gradient norms .*a weight is not finite'):
-    train.train(make_run(max_steps=1), hooks=[Overflow()])
-  assert not glob.glob(f'{make_run().train_dir}/model*')
+    train.train(make_small_run(max_steps=1), hooks=[Overflow()])
+  assert not glob.glob(f'{make_small_run().train_dir}/model*')
 
 
 def test_the_tutorials_queues_train_too(make_run, capsys):
@@ -225,15 +220,14 @@ def test_the_tutorials_queues_train_too(make_run, capsys):
 
 @pytest.mark.parametrize('number, code', [
     (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signals_save_before_the_end(make_run, start, number, code):
-  run = make_run(max_steps=100000, log_frequency=1)
-  process = start('train', *flags_of(run, *FLAGS))
-  read_lines_until(process, ' step 3, ')
-  process.send_signal(number)
-  out, err = process.communicate(timeout=40)
-  assert process.returncode == code
-  assert 'Traceback' not in err
-  last = out.splitlines()[-1]
+def test_signals_save_before_the_end(make_small_run, start, number, code):
+  run = make_small_run(max_steps=100000, log_frequency=1)
+  program = start('train', *flags_of(run))
+  program.expect(' step 3, ')
+  program.send(number)
+  assert program.end() == code
+  assert 'Traceback' not in program.err
+  last = program.out.splitlines()[-1]
   assert last.startswith(f'{signal.Signals(number).name}: stopped and saved')
   assert 'The same command, without --fresh, goes on from there.' in last
   checkpoint = tf.train.latest_checkpoint(run.train_dir)

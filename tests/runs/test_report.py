@@ -23,6 +23,7 @@ from cifar10.runs import report
 from cifar10.util import filesystem
 from cifar10.util.errors import UserError
 from tests.conftest import read_checkpoint
+from tests.conftest import SMALL_RECIPE
 from tests.conftest import summaries_of
 from tests.conftest import with_batch_size
 from tests.programs import run_eval
@@ -156,7 +157,8 @@ def test_mistakes_picture(shape):
 def trained(data_dir, tmp_path_factory):
   """A run with records held out and three checkpoints."""
   return train.train(with_batch_size(
-      32, train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
+      32, network='two_layer_fc', recipe=SMALL_RECIPE,
+      train_dir=str(tmp_path_factory.mktemp('trained')), data_dir=data_dir,
       max_steps=6, checkpoint_steps=2, holdout=60))
 
 
@@ -182,7 +184,7 @@ def test_files(trained, tmp_path, run_program):
 
   # The projector's files, of the first 40 records.
   features = np.loadtxt(tmp_path / 'projector' / 'features.tsv')
-  assert features.shape == (40, 192)
+  assert features.shape == (40, 120)
   rows = (tmp_path / 'projector' / 'labels.tsv').read_text().splitlines()
   assert rows[0] == 'class\tpredicted\trecord' and len(rows) == 41
   data = datasets.ensure('cifar10', trained.data_dir)
@@ -233,7 +235,7 @@ def test_the_mistakes_are_those_of_the_records_evaluated(trained, tmp_path,
   assert len(labels) == 24
 
 
-def test_keep_best(trained, tmp_path, monkeypatch, capsys):
+def test_keep_best(trained, make_small_run, tmp_path, monkeypatch, capsys):
   best_dir = tmp_path / 'best'
   precisions = {2: 0.3, 4: 0.5, 6: 0.4}
 
@@ -287,9 +289,8 @@ def test_keep_best(trained, tmp_path, monkeypatch, capsys):
     assert checkpoints.newest(best_dir) == f'{best_dir}/model.ckpt-4'
   monkeypatch.undo()
 
-  other = train.train(with_batch_size(
-      32, train_dir=str(tmp_path / 'other'), data_dir=trained.data_dir, seed=2,
-      max_steps=1, holdout=60))
+  other = train.train(make_small_run(train_dir=str(tmp_path / 'other'), seed=2,
+                                     max_steps=1, holdout=60))
   with pytest.raises(UserError, match='holds the best of another run'):
     run_eval(other.train_dir, str(tmp_path / 'eval'),
              eval_data='holdout', run_once=True, keep_best=str(best_dir))

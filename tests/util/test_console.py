@@ -11,6 +11,7 @@ import pytest
 from cifar10 import train
 from cifar10.runs import description
 from cifar10.util import console
+from tests.conftest import Program
 from tests.conftest import read_checkpoint
 from tests.conftest import read_lines_until
 from tests.conftest import with_batch_size
@@ -124,9 +125,9 @@ finally:
   assert (result.returncode, result.stdout) == (code, 'cleaned up\n')
 
 
-def test_ctrl_c_when_the_reader_has_ended_already(start, data_dir, tmp_path):
+def test_ctrl_c_when_the_reader_has_ended_already(spawn, data_dir, tmp_path):
   """As in `train | tee log`, where Ctrl-C ends both."""
-  process = start('train', '--network=softmax', '--batch_size=4',
+  process = spawn('train', '--network=softmax', '--batch_size=4',
                   '--log_frequency=1', f'--data_dir={data_dir}',
                   f'--train_dir={tmp_path}/train', '--max_steps=1000000')
   read_lines_until(process, ' step 3, ')
@@ -181,8 +182,8 @@ def test_a_signal_during_an_export_leaves_nothing(data_dir, tmp_path, number,
   run = train.train(with_batch_size(
       4, network='softmax', max_steps=1, data_dir=data_dir,
       train_dir=str(tmp_path / 'train')))
-  result = script(f'''
-import os, runpy
+  program = Program(f'''
+import os, runpy, sys
 import tensorflow.compat.v1 as tf
 
 def be_stopped(directory):
@@ -193,7 +194,7 @@ tf.saved_model.Builder = be_stopped
 sys.argv = ['export', '--checkpoint_dir={run.train_dir}',
             '--export_dir={tmp_path}/export']
 runpy.run_module('cifar10.export', run_name='__main__', alter_sys=True)
-''', timeout=120)
-  assert result.returncode == code, result.stderr
-  assert 'Traceback' not in result.stderr
+''')
+  assert program.end() == code, program.err
+  assert 'Traceback' not in program.err
   assert os.listdir(tmp_path / 'export') == []

@@ -13,14 +13,9 @@ from cifar10 import train
 from cifar10.util import filesystem
 from cifar10.util.errors import UserError
 from tests.conftest import assert_same_checkpoints
-from tests.conftest import read_lines_until
+from tests.conftest import flags_of
 
-SMALL = {'network': 'two_layer_fc', 'batch_size': 4, 'checkpoint_steps': 2,
-         'summary_steps': 1}
-
-
-def flags_of(**flags):
-  return [f'--{name}={value}' for name, value in {**SMALL, **flags}.items()]
+EACH_STEP = {'batch_size': 4, 'checkpoint_steps': 2, 'summary_steps': 1}
 
 
 @pytest.fixture
@@ -52,12 +47,11 @@ def drop_privileges():
 
 
 def test_the_second_trainer_refuses_and_names_the_first(
-    make_run, start, run_program, data_dir):
-  run = make_run()
-  flags = flags_of(train_dir=run.train_dir, data_dir=data_dir, log_frequency=1,
-                   max_steps=10**6)
+    make_small_run, start, run_program):
+  run = make_small_run(log_frequency=1, max_steps=10**6)
+  flags = flags_of(run)
   first = start('train', *flags)
-  read_lines_until(first, ' step 3, ')
+  first.expect(' step 3, ')
   for program in 'train', 'multi_gpu_train':
     for more in [], ['--fresh']:
       code, out, err = run_program(program, *flags, *more)
@@ -65,8 +59,7 @@ def test_the_second_trainer_refuses_and_names_the_first(
       assert err.startswith(f'error: {run.train_dir}: process {first.pid} on ')
       assert err.endswith(' is at work there\n')
   first.kill()
-  first.wait(timeout=60)
-  code, out, err = run_program('train', *flags[:-1], '--max_steps=1')
+  code, out, err = run_program('train', *flags, '--max_steps=1')
   assert code == 0, err
 
 
@@ -83,13 +76,14 @@ def test_a_lock_is_free_again_after_an_exception(tmp_path):
 
 @pytest.mark.parametrize('leave, resumed', [
     (0, 2), (100_000, 2), (1_000_000, 2), (2_000_000, 4)])
-def test_a_disk_that_fills_up(make_run, run_program, disk, data_dir, leave,
+def test_a_disk_that_fills_up(make_small_run, run_program, disk, leave,
                               resumed):
-  train_dir = str(disk / 'train')
-  whole = train.train(make_run(max_steps=6, **SMALL))
-  train.train(make_run(train_dir=train_dir, max_steps=2, **SMALL))
+  whole = train.train(make_small_run(max_steps=6, **EACH_STEP))
+  run = train.train(make_small_run(train_dir=str(disk / 'train'), max_steps=2,
+                                   **EACH_STEP))
   other = fill(disk, leave)
-  flags = flags_of(train_dir=train_dir, data_dir=data_dir, max_steps=6)
+  flags = flags_of(make_small_run(train_dir=run.train_dir, max_steps=6,
+                                  **EACH_STEP))
   code, _, err = run_program('train', *flags)
   assert code == 1
   assert err.startswith(f'error: {disk}') and err.count('\n') == 1
@@ -98,27 +92,26 @@ def test_a_disk_that_fills_up(make_run, run_program, disk, data_dir, leave,
   code, out, err = run_program('train', *flags)
   assert code == 0, err
   assert f'Resuming at step {resumed} of 6' in out
-  assert_same_checkpoints(f'{train_dir}/model.ckpt-6',
+  assert_same_checkpoints(f'{run.train_dir}/model.ckpt-6',
                           f'{whole.train_dir}/model.ckpt-6')
 
 
 @pytest.mark.parametrize('limit, grown', [
-    (5_000, 'graph.pbtxt'), (300_000, 'model.ckpt-2.data'),
+    (5_000, 'graph.pbtxt'), (1_000_000, 'model.ckpt-2.data'),
     (2_000_000, 'events')])
-def test_files_that_must_not_grow(start, data_dir, tmp_path, limit, grown):
+def test_files_that_must_not_grow(make_small_run, start, limit, grown):
   """TensorFlow takes this error for the end of the input."""
-  process = start('train', *flags_of(
-      train_dir=f'{tmp_path}/train', data_dir=data_dir, max_steps=2000),
-                  preexec_fn=lambda: resource.setrlimit(
-                      resource.RLIMIT_FSIZE, (limit, limit)))
-  _, err = process.communicate(timeout=120)
-  assert process.returncode == 1 and 'Traceback' not in err
-  assert err.splitlines()[-1].startswith(f'error: {tmp_path}/train/{grown}')
-  assert err.endswith('File too large\n')
+  run = make_small_run(max_steps=2000, **EACH_STEP)
+  program = start('train', *flags_of(run))
+  resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit, limit))
+  assert program.end() == 1 and 'Traceback' not in program.err
+  assert program.err.splitlines()[-1].startswith(
+      f'error: {run.train_dir}/{grown}')
+  assert program.err.endswith('File too large\n')
 
 
 def test_a_full_disk_for_the_data_and_for_evaluation(
-    run_program, make_run, disk, data_dir):
+    run_program, make_small_run, disk):
   full = fill(disk, 1_000_000)
   code, out, err = run_program('dataset', '--dataset=synthetic',
                                f'--data_dir={disk}/data')
@@ -127,7 +120,7 @@ def test_a_full_disk_for_the_data_and_for_evaluation(
   assert err.endswith('No space left on device\n') and err.count('\n') == 1
   assert not (disk / 'data' / 'synthetic').exists()
 
-  run = train.train(make_run(max_steps=1, **SMALL))
+  run = train.train(make_small_run(max_steps=1))
   full.unlink()
   fill(disk, 0)
   code, out, err = run_program('eval', f'--checkpoint_dir={run.train_dir}',
@@ -138,15 +131,14 @@ def test_a_full_disk_for_the_data_and_for_evaluation(
 
 
 @pytest.mark.parametrize('why', ['Read-only file system', 'Permission denied'])
-def test_directories_that_cannot_be_written_to(start, run_program, make_run,
-                                               disk, data_dir, why):
-  run = make_run(train_dir=str(disk / 'train'), max_steps=2, **SMALL)
-  train.train(run)
+def test_directories_that_cannot_be_written_to(
+    spawn, run_program, make_small_run, disk, why):
+  run = train.train(make_small_run(train_dir=str(disk / 'train'), max_steps=2))
   before = {path: os.stat(path).st_mtime_ns
             for path in glob.glob(f'{run.train_dir}/*')}
 
   def run_without_privileges(*arguments):
-    process = start(*arguments, preexec_fn=drop_privileges)
+    process = spawn(*arguments, preexec_fn=drop_privileges)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -157,10 +149,8 @@ def test_directories_that_cannot_be_written_to(start, run_program, make_run,
   else:
     subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
   for program, *flags in (
-      ('train', *flags_of(train_dir=run.train_dir, data_dir=data_dir,
-                          max_steps=4)),
-      ('train', *flags_of(train_dir=f'{disk}/new', data_dir=data_dir,
-                          max_steps=4)),
+      *(('train', *flags_of(make_small_run(train_dir=train_dir, max_steps=4)))
+        for train_dir in (run.train_dir, f'{disk}/new')),
       ('eval', f'--checkpoint_dir={run.train_dir}', f'--eval_dir={disk}/eval'),
       ('dataset', '--dataset=synthetic', f'--data_dir={disk}/data')):
     code, _, err = run_program(program, *flags)
