@@ -74,7 +74,7 @@ def test_metrics_equal_numpys_whatever_the_batches(
   data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = run_eval_once(checkpoint, trained, data,
-                               use_moving_averages=averages)
+                         use_moving_averages=averages)
   assert (result.step, result.num_examples) == (8, 130)
   expected = expected_metrics(checkpoint, data.test[0], averages)
   assert result.metrics['Precision @ 1'] == expected['Precision @ 1']
@@ -88,7 +88,7 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
   data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = run_eval_once(checkpoint, trained, data, num_examples=7,
-                               tta=True, embeddings=3)
+                         tta=True, embeddings=3)
   assert result.features.shape == (3, 192)
   images = data.pick(data.test, range(7))
   with tf.Graph().as_default(), tf.Session() as session:
@@ -107,8 +107,8 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
 def test_evaluations_leave_nothing_in_memory(trained):
   def evaluate_and_count_graphs():
     run_eval_once(f'{trained.train_dir}/model.ckpt-8', trained,
-                        datasets.ensure('cifar10', trained.data_dir),
-                        num_examples=1)
+                  datasets.ensure('cifar10', trained.data_dir),
+                  num_examples=1)
     gc.collect()
     return sum(isinstance(thing, tf.Graph) for thing in gc.get_objects())
 
@@ -117,10 +117,10 @@ def test_evaluations_leave_nothing_in_memory(trained):
 
 def test_num_examples_and_training_records(trained, tmp_path, capsys):
   run_eval(trained.train_dir, str(tmp_path), eval_data='train_eval',
-                    run_once=True)
+           run_once=True)
   assert '(step 8, 300 examples,' in capsys.readouterr().out
   run_eval(trained.train_dir, str(tmp_path), num_examples=7,
-                    run_once=True, device='/cpu:0')
+           run_once=True, device='/cpu:0')
   assert '(step 8, 7 examples,' in capsys.readouterr().out
 
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_the_2016_code(data_dir, tmp_path, capsys, version,
   checkpoint = str(tmp_path / 'model.ckpt-77')
   assert len(glob.glob(f'{checkpoint}.data-*')) == shards * (version == 2)
   run_eval(str(tmp_path), str(tmp_path / 'eval'), data_dir=data_dir,
-                    run_once=True)
+           run_once=True)
   expected = expected_metrics(
       checkpoint, f'{data_dir}/cifar-10-batches-bin/test_batch.bin')
   assert (f"precision @ 1 = {expected['Precision @ 1']:.3f} (step 77, 130 "
@@ -220,7 +220,7 @@ def test_a_run_that_is_shortened_or_started_afresh(copy_of_trained, trained,
   state = set()
   monkeypatch.setattr(eval_lib.time, 'sleep', sleep)
   run_eval(str(copy_of_trained), str(tmp_path / 'eval'),
-                    eval_interval_secs=0)
+           eval_interval_secs=0)
   assert capsys.readouterr().out == ''
 
 
@@ -232,7 +232,7 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
   with pytest.raises(UserError, match='model.ckpt-8: cannot be restored: '
                      'Cannot assign a device'):
     run_eval(str(copy_of_trained), eval_dir,
-                      device='/job:worker/task:3')
+             device='/job:worker/task:3')
   with pytest.raises(UserError, match='--device=cpu0: expected'):
     run_eval(str(copy_of_trained), eval_dir, device='cpu0')
   (tmp_path / 'file').write_text('')
@@ -258,7 +258,7 @@ def test_records_of_another_kind(trained, data_dir, tmp_path):
   names.write_text(names.read_text().replace('bird', 'bee'))
   with pytest.raises(UserError, match="'bee', .* but the run was trained on"):
     run_eval(trained.train_dir, str(tmp_path / 'eval'),
-                      data_dir=str(tmp_path / 'data'), run_once=True)
+             data_dir=str(tmp_path / 'data'), run_once=True)
 
 
 def test_training_records_that_changed(trained, data_dir, tmp_path):
@@ -269,8 +269,8 @@ def test_training_records_that_changed(trained, data_dir, tmp_path):
   path.write_bytes(content)
   with pytest.raises(UserError, match='the training records have the checksum'):
     run_eval(trained.train_dir, str(tmp_path / 'eval'),
-                      data_dir=str(tmp_path / 'data'), run_once=True,
-                      eval_data='train_eval')
+             data_dir=str(tmp_path / 'data'), run_once=True,
+             eval_data='train_eval')
 
 
 @pytest.mark.parametrize('name, step', [
@@ -329,7 +329,7 @@ def test_beside_a_trainer_for_long(spawn, make_run, tmp_path):
                                  batch_size=4, max_steps=step,
                                  keep_checkpoints=1))
     result = run_eval_once(f'{other.train_dir}/model.ckpt-{step}', other,
-                                 datasets.ensure('cifar10', other.data_dir))
+                           datasets.ensure('cifar10', other.data_dir))
     for tag, value in result.metrics.items():
       assert measured[model.tag(tag), step].simple_value == np.float32(value)
   print(f'\n{len(steps)} evaluations, to step {steps[-1]}')

@@ -93,7 +93,7 @@ class Loop:
   def _train(self, session, writer, signals):
     """Trains until the last step or a signal; returns the number of steps."""
     run, watch = self._run, monitor.Monitor(self._run)
-    number = saved = int(_run(session, tf.train.get_global_step()))
+    number = saved = int(_without_hooks(session, tf.train.get_global_step()))
     writer.graph(self._step.train_op)
     writer.start(number)
     writer.text('run', f'```json\n{description.to_json(run)}\n```', number)
@@ -120,7 +120,7 @@ class Loop:
   def _save(self, session, number, watch):
     """Writes the checkpoint of `number` steps."""
     run = self._run
-    if not _run(session, self._finite):
+    if not _without_hooks(session, self._finite):
       watch.not_finite('after it, a weight is not finite')
     if not os.path.exists(description.path(run.train_dir)):
       raise UserError(f'{run.train_dir}: was moved away or deleted')
@@ -136,8 +136,8 @@ class Loop:
     session.run_step_fn(save)
 
 
-def _run(session, fetches):
-  """Runs fetches in a MonitoredSession without its hooks."""
+def _without_hooks(session, fetches):
+  """Returns the values of fetches; the session's hooks do not see the run."""
   return session.run_step_fn(
       lambda step_context: step_context.session.run(fetches))
 

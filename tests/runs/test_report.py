@@ -208,7 +208,7 @@ def test_projector_reads_it(trained, tmp_path):
   from tensorboard.plugins.projector import projector_config_pb2
   from google.protobuf import text_format
   run_eval(trained.train_dir, str(tmp_path), run_once=True,
-             embeddings=1000)
+           embeddings=1000)
   config = text_format.Parse(
       (tmp_path / 'projector_config.pbtxt').read_text(),
       projector_config_pb2.ProjectorConfig())
@@ -226,7 +226,7 @@ def test_the_mistakes_are_those_of_the_records_evaluated(trained, tmp_path,
   monkeypatch.setattr(pictures, 'mistakes_picture', lambda images, labels, *_: (
       shown.append((images, labels)) or Image.new('RGB', (1, 1))))
   run_eval(trained.train_dir, str(tmp_path), eval_data='holdout',
-             run_once=True)
+           run_once=True)
   (images, labels), = shown
   data = datasets.ensure('cifar10', trained.data_dir)
   held_out = data.read_images(data.train)[240:]
@@ -284,8 +284,8 @@ def test_keep_best(trained, make_small_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(best, '_copy', happens)
     with contextlib.suppress(error):
       run_eval(trained.train_dir, str(tmp_path / 'eval'),
-                        eval_data='holdout', run_once=True,
-             keep_best=str(best_dir))
+               eval_data='holdout', run_once=True,
+               keep_best=str(best_dir))
     assert checkpoints.newest(best_dir) == f'{best_dir}/model.ckpt-4'
   monkeypatch.undo()
 
@@ -302,11 +302,11 @@ def test_keep_best(trained, make_small_run, tmp_path, monkeypatch, capsys):
     shutil.copytree(trained.train_dir, tmp_path / 'first')
     os.remove(tmp_path / 'first' / 'run.json')
     run_eval(trained.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True,
+             eval_data='holdout', run_once=True,
              keep_best=str(tmp_path / 'first'))
   with pytest.raises(UserError, match='is the directory of the run'):
     run_eval(trained.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True,
+             eval_data='holdout', run_once=True,
              keep_best=f'{trained.train_dir}/')
   # The directory of a trainer that has not saved anything yet.
   description.save(dataclasses.replace(
@@ -315,7 +315,7 @@ def test_keep_best(trained, make_small_run, tmp_path, monkeypatch, capsys):
     os.remove(path)
   with pytest.raises(UserError, match='first: holds other checkpoints'):
     run_eval(trained.train_dir, str(tmp_path / 'eval'),
-                      eval_data='holdout', run_once=True,
+             eval_data='holdout', run_once=True,
              keep_best=str(tmp_path / 'first'))
   (best_dir / 'best.json').write_text('{}')
   with filesystem.locked(best_dir), pytest.raises(

@@ -1,6 +1,6 @@
 """Locks, full disks, directories that cannot be written to."""
 
-import ctypes
+import functools
 import glob
 import os
 import resource
@@ -39,11 +39,14 @@ def fill(disk, leave):
   return path
 
 
-def drop_privileges():
-  """Makes permissions hold for root, in the program that is started next."""
-  prctl = ctypes.CDLL(None).prctl
-  for capability in 1, 2:  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+# Runs a program without capabilities, so that permissions hold for root too.
+WITHOUT_PRIVILEGES = '''
+import ctypes, runpy, sys
+version = (ctypes.c_uint32 * 2)(0x20080522)
+assert ctypes.CDLL(None).capset(version, (ctypes.c_uint32 * 6)()) == 0
+sys.argv = sys.argv[1:]
+runpy.run_module(f'cifar10.{sys.argv[0]}', run_name='__main__', alter_sys=True)
+'''
 
 
 def test_the_second_trainer_refuses_and_names_the_first(
@@ -132,20 +135,15 @@ def test_a_full_disk_for_the_data_and_for_evaluation(
 
 @pytest.mark.parametrize('why', ['Read-only file system', 'Permission denied'])
 def test_directories_that_cannot_be_written_to(
-    spawn, run_program, make_small_run, disk, why):
+    run_program, make_small_run, disk, why):
   run = train.train(make_small_run(train_dir=str(disk / 'train'), max_steps=2))
   before = {path: os.stat(path).st_mtime_ns
             for path in glob.glob(f'{run.train_dir}/*')}
 
-  def run_without_privileges(*arguments):
-    process = spawn(*arguments, preexec_fn=drop_privileges)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
   if why == 'Permission denied':
     for path in disk, disk / 'train', disk / 'train' / '.lock':
       path.chmod(0o555)
-    run_program = run_without_privileges
+    run_program = functools.partial(run_program, WITHOUT_PRIVILEGES)
   else:
     subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
   for program, *flags in (
