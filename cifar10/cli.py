@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10 import networks
 from cifar10 import recipe
+from cifar10.data import verification
 from cifar10.runs.description import Options
 from cifar10.util import console
 from cifar10.util import fields
@@ -52,6 +53,7 @@ def run(main, with_arguments=False):
 
   console.raise_signals()
   console.prepare_streams()
+  verification.explain_bus_errors()
   app.run(main_with_messages, flags_parser=_parse_flags)
 
 

@@ -18,7 +18,6 @@ from cifar10 import cli
 from cifar10.data import datasets
 from cifar10.data import directories
 from cifar10.data import importers
-from cifar10.data import records
 from cifar10.runs import description
 from cifar10.util import filesystem
 from cifar10.util.errors import UserError
@@ -81,10 +80,11 @@ def main():
     _import(FLAGS.data_dir, _IMPORTERS[flag], FLAGS[flag].value,
             FLAGS.image_size, FLAGS.test_fraction, FLAGS.strict)
   data = datasets.ensure(name, FLAGS.data_dir, FLAGS.data_url)
-  for path in data.train + data.test:
-    print(f'{path}: {records.count(path, data.format):,} records')
-  print(f'{data.name}: {data.count(data.train):,} records to train on, '
-        f'{data.count(data.test):,} to evaluate on, of '
+  for files in data.train, data.test:
+    for path, count in zip(files.paths, files.counts):
+      print(f'{path}: {count:,} records')
+  print(f'{data.name}: {len(data.train):,} records to train on, '
+        f'{len(data.test):,} to evaluate on, of '
         f'{data.format.height}x{data.format.width} pixels, '
         f'{data.format.num_classes} classes: '
         + ', '.join(data.format.class_names))

@@ -21,6 +21,7 @@ from cifar10 import cli
 from cifar10 import inputs
 from cifar10 import model
 from cifar10.data import datasets
+from cifar10.data.record_files import RecordFiles
 from cifar10.nn import augmentation
 from cifar10.runs import best
 from cifar10.runs import checkpoints
@@ -91,8 +92,8 @@ class Result(NamedTuple):
     num_examples: number of images.
     metrics: means by the names of `model.metrics()`.
     summary: tf.Summary of the metrics, and of one batch.
-    files: paths of the files with the records.
-    start: index of the first record, in the files taken together.
+    files: the `RecordFiles` evaluated on.
+    start: index of the first record.
     labels: int32 [num_examples] array.
     probabilities: float32 [num_examples, classes] array.
     features: float32 [embeddings, features] array, the last hidden layer.
@@ -101,7 +102,7 @@ class Result(NamedTuple):
   num_examples: int
   metrics: dict
   summary: tf.Summary
-  files: tuple
+  files: RecordFiles
   start: int
   labels: np.ndarray
   probabilities: np.ndarray
@@ -178,8 +179,9 @@ def evaluate_once(checkpoint, run, data, options):
   """
   files, start, end = trained.records_of(run, data, options.eval_data)
   count = min(options.num_examples or end - start, end - start)
-  with tf.Graph().as_default(), sessions.device(options.device):
-    fetches = _build(run, data.format, files, start, start + count, options)
+  with tf.Graph().as_default(), sessions.device(options.device), \
+      data.unchanged():
+    fetches = _build(run, files, start, start + count, options)
     summary = tf.summary.merge_all()
     initialize = tf.group(tf.local_variables_initializer(),
                           tf.tables_initializer())
@@ -211,19 +213,18 @@ def evaluate_once(checkpoint, run, data, options):
                 start, **arrays)
 
 
-def _build(run, record_format, files, start, end, options):
+def _build(run, files, start, end, options):
   """Builds the graph.
 
   Returns:
     Dict of what to fetch for each batch: `sums` of the metrics, `labels`,
     `probabilities`, and `features` if there are to be embeddings.
   """
-  preprocess = inputs.preprocessing(run.recipe, record_format,
+  preprocess = inputs.preprocessing(run.recipe, files.format,
                                     options.dtype or run.dtype)
   views = augmentation.test_views if options.tta else tf.identity
   images, labels = inputs.inputs(
-      files, record_format, lambda images: preprocess(views(images)), start,
-      end, _BATCH_SIZE)
+      files, lambda images: preprocess(views(images)), start, end, _BATCH_SIZE)
   logits = trained.logits(images, run)
   features = options.embeddings and trained.last_hidden_layer(logits)
   if options.tta:

@@ -1,14 +1,15 @@
 """Input: record files to batches of images, in the graph and on the CPU.
 
     images, labels = inputs.distorted_inputs(run, data)  # Training.
-    images, labels = inputs.inputs(files, data.format, preprocess, 0, 10000,
+    images, labels = inputs.inputs(data.test, preprocess, 0, 10000,
                                    batch_size=250)  # Evaluation.
 
-The training batch of a step is a pure function of (seed, step). The records
-are in memory; batch `s` takes positions [s * n, (s + 1) * n) of an endless
-sequence that shuffles each epoch anew; all random numbers are stateless. So a
-run resumes exactly where it stopped by knowing its step, each record is seen
-once an epoch, and any number of towers shares the same batch.
+The training batch of a step is a pure function of (seed, step). Batch `s` takes
+positions [s * n, (s + 1) * n) of an endless sequence that shuffles each epoch
+anew; all random numbers are stateless. So a run resumes exactly where it
+stopped by knowing its step, each record is seen once an epoch, and any number
+of towers shares the same batch. Only the records of a batch are read from the
+files, which can be larger than memory.
 
 `--input=queue` is the tutorial's own way: reader, prefetch queues, 16 threads.
 """
@@ -27,6 +28,7 @@ QUEUE_THREADS = 16
 # an augmentation.
 CUSTOM = 'custom:'
 _PARALLEL_BATCHES = 4
+_STATISTICS = 50_000  # Number of images for statistics: all of CIFAR-10's.
 
 
 def distorted_inputs(run, data, augment=None, files=None, part=None):
@@ -40,8 +42,7 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
     data: its `directories.Dataset`.
     augment: function to use in place of the recipe's augmentation, if any; see
       augmentation.py.
-    files: paths of the training records on the host that reads them; None:
-      data.train.
+    files: the `RecordFiles` on the host that reads them; None: data.train.
     part: range, the images of the step's batch to make; None: all.
 
   Returns:
@@ -51,19 +52,18 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
   """
   distort = distortion(
       run.recipe, data.format, run.dtype, augment,
-      lambda: data.read_images(data.train)[:run.num_examples])
+      lambda: data.train.chunks(min(run.num_examples, _STATISTICS)))
   if run.input == 'queue':
     return _queue_inputs(run, data, distort)
   n, seed, num_examples = run.global_batch, run.seed, run.num_examples
   part = range(n) if part is None else part
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    all_images, all_labels = _records_in_memory(
-        files or data.train, data.format, data.count(data.train))
+    read = (files or data.train).reader()
 
     def batch(step):
       positions = step * n + tf.range(part.start, part.stop, dtype=tf.int64)
       chosen = record_at(positions, num_examples, seed)
-      images = tf.gather(all_images, chosen)
+      images, labels = read(chosen)
       if run.recipe.alternating_flip:
         # Another permutation selects the half that is mirrored in even epochs;
         # the other half is mirrored in odd ones.
@@ -72,7 +72,7 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
         images = augmentation.flip(images, tf.equal((half + epoch) % 2, 1))
       images = distort(images, augmentation.Seed(
           tf.stack([tf.constant(seed, tf.int64), step]), part.start, n))
-      return images, tf.gather(all_labels, chosen)
+      return images, labels
 
     first_step = tf.train.get_or_create_global_step()
     images, labels = _next_batch(
@@ -82,12 +82,11 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
   return images, labels
 
 
-def inputs(files, record_format, preprocess, start, end, batch_size):
+def inputs(files, preprocess, start, end, batch_size):
   """Returns the next evaluation batch: each record once, in order.
 
   Args:
-    files: paths of the record files.
-    record_format: their `records.Format`.
+    files: the `RecordFiles`.
     preprocess: function of uint8 images, see `preprocessing()`.
     start, end: the first record, and the one after the last.
     batch_size: images in a batch; the last one may have fewer.
@@ -97,13 +96,12 @@ def inputs(files, record_format, preprocess, start, end, batch_size):
     labels: int32 [n].
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    images, labels = _records_in_memory(
-        files, record_format,
-        sum(records.count(path, record_format) for path in files))
+    read = files.reader()
 
     def batch(first):
       last = tf.minimum(first + batch_size, end)
-      return preprocess(images[first:last]), labels[first:last]
+      images, labels = read(tf.range(first, last))
+      return preprocess(images), labels
 
     images, labels = _next_batch(
         tf.data.Dataset.range(start, end, batch_size), batch)
@@ -119,7 +117,7 @@ def distortion(recipe, record_format, dtype, augment=None, examples=None):
     record_format: the `records.Format` of the images.
     dtype: type of the resulting images, which networks compute in.
     augment: function to use in place of the recipe's augmentation, if any.
-    examples: function that returns the training images, from which a
+    examples: function that yields training images in parts, from which a
       normalization takes statistics when a run starts.
 
   Returns:
@@ -166,7 +164,8 @@ def _normalization(recipe, record_format, examples=None):
   return look_up(
       recipe.normalization, normalization.NORMALIZATIONS, 'normalization')(
           [size, size, record_format.depth],
-          examples and (lambda: augmentation.central_crop(examples(), size)))
+          examples and (lambda: (augmentation.central_crop(images, size)
+                                 for images in examples())))
 
 
 def _queue_inputs(run, data, distort):
@@ -183,7 +182,7 @@ def _queue_inputs(run, data, distort):
         'to train. This will take a few minutes. The order of the images is '
         'not the same again when this run is resumed.', flush=True)
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    filenames = tf.train.string_input_producer(data.train, seed=run.seed)
+    filenames = tf.train.string_input_producer(data.train.paths, seed=run.seed)
     reader = tf.FixedLengthRecordReader(data.format.record_bytes)
     _, record = reader.read(filenames)
     images, labels = records.parse(
@@ -198,25 +197,6 @@ def _queue_inputs(run, data, distort):
         min_after_dequeue=min_queue_examples, seed=run.seed)
   summaries.image('images', images)
   return images, labels
-
-
-def _records_in_memory(files, record_format, num_records):
-  """Returns the images and labels in record files.
-
-  Returns:
-    images: uint8 [num_records, height, width, depth] local variable, which
-      reads the files when it is initialized.
-    labels: int32 [num_records] local variable.
-  """
-  f = record_format
-  data = tf.concat([tf.decode_raw(tf.read_file(path), tf.uint8)
-                    for path in files], 0)
-  images, labels = records.parse(
-      tf.reshape(data, [num_records, f.record_bytes]), f)
-  images = tf.ensure_shape(images, [num_records, f.height, f.width, f.depth])
-  return [tf.Variable(value, trainable=False, name=name, use_resource=True,
-                      collections=[tf.GraphKeys.LOCAL_VARIABLES])
-          for name, value in (('images', images), ('labels', labels))]
 
 
 def _next_batch(dataset, batch):

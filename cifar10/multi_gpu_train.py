@@ -130,7 +130,7 @@ def train(options, devices=None, fresh=False, hooks=(), augment=None,
           f'tower_{i} on {device}' for i, device in enumerate(devices)),
           flush=True)
       step = build(run, data, devices, augment, files)
-      training = loop.Loop(step, run, hooks, config)
+      training = loop.Loop(step, run, data, hooks, config)
       if chief:
         chief.repeat_until_done(training.train)
       else:
@@ -146,7 +146,7 @@ def build(run, data, devices, augment=None, files=None):
     data: its `directories.Dataset`.
     devices: a device for each tower, those of a host one after the other.
     augment: see `train()`.
-    files: dict of the paths of the training records, by host, such as
+    files: dict of the `RecordFiles` to train on, by host, such as
       '/job:worker/task:0'; data.train for those that it lacks.
 
   Returns:

@@ -57,7 +57,7 @@ def train(options, fresh=False, hooks=(), augment=None):
     gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)
-    loop.Loop(step, run, hooks).train()
+    loop.Loop(step, run, data, hooks).train()
   return run
 
 

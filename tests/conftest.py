@@ -273,6 +273,17 @@ def serve():
     server.server_close()
 
 
+def rows_of(files):
+  """Returns the raw records in `RecordFiles`: uint8 [n, record_bytes]."""
+  return np.concatenate([np.fromfile(path, np.uint8) for path in files.paths]
+                        ).reshape(-1, files.format.record_bytes)
+
+
+def images_of(files):
+  """Returns the images in `RecordFiles`: uint8 [n, height, width, depth]."""
+  return records.images(rows_of(files), files.format)
+
+
 def assert_same_checkpoints(path_a, path_b):
   """Asserts that two checkpoints hold the same, bit for bit."""
   a, b = read_checkpoint(path_a), read_checkpoint(path_b)

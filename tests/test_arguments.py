@@ -93,7 +93,7 @@ def test_size_fraction_and_strictness_of_other_imports(tmp_path):
   importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 5, 0.3)
   data = directories.load('own', tmp_path / 'own')
   assert (data.format.height, data.format.width) == (5, 5)
-  assert (data.count(data.train), data.count(data.test)) == (14, 6)
+  assert (len(data.train), len(data.test)) == (14, 6)
   (tmp_path / names[3]).write_bytes(b'')
   with pytest.raises(UserError, match='3.png'):
     importers.import_csv(tmp_path / 'new', tmp_path / 'list.csv', 5, 0.3, True)

@@ -19,6 +19,7 @@ from cifar10.runs import description
 from cifar10.runs import monitor
 from cifar10.util.errors import UserError
 from tests import numerics
+from tests.conftest import images_of
 from tests.conftest import read_checkpoint
 from tests.programs import run_eval_once
 
@@ -58,7 +59,7 @@ def test_gradients_are_those_of_float32_but_for_rounding(data_dir, name):
   """Rounding moves single values over the thresholds of ReLU and pooling; it
   must not make a gradient longer or shorter on the whole."""
   data = datasets.ensure('cifar10', data_dir)
-  images = data.read_images(data.train)[:16]
+  images = images_of(data.train)[:16]
   network = networks.NETWORKS[name]
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)

@@ -14,7 +14,6 @@ from cifar10 import eval as eval_lib
 from cifar10 import model
 from cifar10 import train
 from cifar10.data import datasets
-from cifar10.data import records
 from cifar10.nn import augmentation
 from cifar10.runs import checkpoints
 from cifar10.runs import trained as trained_lib
@@ -32,7 +31,7 @@ from tests.test_model import TERMS
 
 def expected_metrics(checkpoint, path, averages=True):
   """Precision and cross-entropy by NumPy, of logits computed one by one."""
-  data = records.read(path)
+  data = np.fromfile(path, np.uint8).reshape(-1, 3073)
   crops = data[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)[
       :, 4:28, 4:28].astype(np.float64)
   crops -= crops.mean((1, 2, 3), keepdims=True)
@@ -76,7 +75,7 @@ def test_metrics_equal_numpys_whatever_the_batches(
   result = run_eval_once(checkpoint, trained, data,
                          use_moving_averages=averages)
   assert (result.step, result.num_examples) == (8, 130)
-  expected = expected_metrics(checkpoint, data.test[0], averages)
+  expected = expected_metrics(checkpoint, data.test.paths[0], averages)
   assert result.metrics['Precision @ 1'] == expected['Precision @ 1']
   numerics.assert_close(result.metrics['cross_entropy'],
                         expected['cross_entropy'], TERMS)
@@ -90,7 +89,7 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
   result = run_eval_once(checkpoint, trained, data, num_examples=7,
                          tta=True, embeddings=3)
   assert result.features.shape == (3, 192)
-  images = data.pick(data.test, range(7))
+  images = data.test.read(range(7))
   with tf.Graph().as_default(), tf.Session() as session:
     views = augmentation.test_views(tf.constant(images))
     logits = tf.log(trained_lib.probabilities(views, trained))

@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import inputs
 from cifar10 import model
 from cifar10.data import directories
+from cifar10.data import record_files
 from cifar10.data import records
 from cifar10.nn import augmentation
 from cifar10.runs import description
@@ -28,7 +29,8 @@ def files(tmp_path):
 
 
 def data_of(files, record_format=TINY):
-  return directories.Dataset('own', record_format, files, files, '')
+  found = record_files.find(files, record_format)
+  return directories.Dataset('own', record_format, found, found)
 
 
 def run_of(batch_size, seed=1, recipe=RECIPE, num_examples=7, **options):
@@ -54,7 +56,8 @@ def test_statistics_are_of_what_is_cropped(files):
   recipe = dataclasses.replace(RECIPE, normalization='mean_image')
   with tf.Graph().as_default(), tf.Session() as session:
     distort = inputs.distortion(
-        recipe, TINY, 'float32', augmentation.central_crop, lambda: images)
+        recipe, TINY, 'float32', augmentation.central_crop,
+        lambda: [images[:4], images[4:]])
     outputs = distort(tf.constant(images), None)
     session.run(tf.global_variables_initializer())
     found = session.run(outputs)
@@ -150,7 +153,8 @@ def test_evaluation_sees_each_record_once_in_order(files, num_examples, sizes):
   with tf.Graph().as_default(), tf.Session() as session:
     recipe = dataclasses.replace(RECIPE, crop_size=2)
     preprocess = inputs.preprocessing(recipe, TINY, 'float32')
-    fetches = inputs.inputs(paths, TINY, preprocess, 0, num_examples, 3)
+    fetches = inputs.inputs(record_files.find(paths, TINY), preprocess, 0,
+                            num_examples, 3)
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
     found = [session.run(fetches) for _ in sizes]
     with pytest.raises(tf.errors.OutOfRangeError):

@@ -21,6 +21,7 @@ from cifar10 import train
 from cifar10.data import datasets
 from cifar10.data import records
 from cifar10.util.errors import UserError
+from tests.conftest import images_of
 from tests.conftest import with_batch_size
 from tests.programs import run_eval_once
 from tests.programs import run_export
@@ -42,7 +43,7 @@ def pictures(data_dir, tmp_path_factory):
   directory = tmp_path_factory.mktemp('pictures')
   data = datasets.ensure('cifar10', data_dir)
   paths = []
-  for i, pixels in enumerate(data.read_images(data.test)):
+  for i, pixels in enumerate(images_of(data.test)):
     paths.append(str(directory / f'{i:03}.png'))
     Image.fromarray(pixels).save(paths[-1])
   return paths

@@ -11,11 +11,12 @@ on which the worker waits. Both are kept when the chief is restarted.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import uuid
 
 import tensorflow.compat.v1 as tf
@@ -100,6 +101,7 @@ def serve(cluster, data):
     session.run(announce, {value: json.dumps(_announcement_of(data))})
     present = None
     while not signals and not session.run(size):
+      data.check()
       before, present = present, cluster.chief.listens()
       if present != before:
         say(f'{cluster.me}: ' + (
@@ -114,8 +116,9 @@ def serve(cluster, data):
 
 def _announcement_of(data):
   """Returns the announcement of this process, for JSON."""
-  return {'process': uuid.uuid4().hex, 'train': list(data.train),
-          'count': data.count(data.train), 'checksum': data.checksum,
+  return {'process': uuid.uuid4().hex, 'train': data.train.paths,
+          'count': len(data.train), 'checksum': data.checksum,
+          'is_mapped': data.train.is_mapped,
           'gpus': len(tf.config.list_physical_devices('GPU'))}
 
 
@@ -123,7 +126,7 @@ class Host(NamedTuple):
   """A host on which the chief can place towers."""
   device: str  # Prefix of the names of its devices.
   gpus: int  # Number of its GPUs.
-  files: tuple  # Paths of its training records.
+  files: Any  # Its training records, `RecordFiles`.
 
 
 class Chief:
@@ -192,7 +195,8 @@ class Chief:
       self._wait(signals)
     # From now on, the graph depends on the announcements.
     self._expected = dict(self._announcements)
-    return [Host(task.device, found['gpus'], tuple(found['train']))
+    return [Host(task.device, found['gpus'], dataclasses.replace(
+        data.train, paths=tuple(found['train']), is_mapped=found['is_mapped']))
             for task, found in ((self._cluster.chief, mine),
                                 *self._announcements.items())]
 

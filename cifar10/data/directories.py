@@ -9,15 +9,19 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
+import os
+import pathlib
 import re
 import shutil
 import zlib
 
-import numpy as np
+import tensorflow.compat.v1 as tf
 
+from cifar10.data import record_files
 from cifar10.data import records
+from cifar10.data import verification
+from cifar10.data.record_files import RecordFiles
 from cifar10.util import filesystem
 from cifar10.util.errors import UserError
 
@@ -40,36 +44,43 @@ class Dataset:
   Attributes:
     name: one of DATASETS.
     format: the `records.Format` of all files.
-    train: tuple of paths of the training files, in numerical order.
-    test: tuple of paths of the test files.
-    checksum: CRC-32 of the training files' own CRC-32s, in hexadecimal.
+    train, test: the `RecordFiles` to train and to evaluate on.
+    checksums: tuple of the CRC-32s of the files of both, in hexadecimal.
   """
   name: str
   format: records.Format
-  train: tuple
-  test: tuple
-  checksum: str
+  train: RecordFiles
+  test: RecordFiles
+  checksums: tuple = ()
 
-  def count(self, files):
-    """Returns the number of records in some of the dataset's files."""
-    return sum(records.count(path, self.format) for path in files)
+  @property
+  def directory(self):
+    """Path of the directory with the files."""
+    return os.path.dirname(self.train.paths[0])
 
-  def read_images(self, files):
-    """Returns all images in some of the dataset's files, as a uint8 [n, height,
-    width, depth] array."""
-    return np.concatenate([
-        records.images(records.read(path, self.format), self.format)
-        for path in files])
+  @property
+  def checksum(self):
+    """CRC-32 of the training files' own CRC-32s, in hexadecimal."""
+    together = ''.join(self.checksums[:len(self.train.paths)])
+    return f'{zlib.crc32(together.encode()):08x}'
 
-  def pick(self, files, indices):
-    """Returns the images at `indices` in some of the dataset's files, as a
-    uint8 [n, height, width, depth] array."""
-    images = [records.images(records.read(path, self.format), self.format)
-              for path in files]
-    ends = np.cumsum([len(part) for part in images])
-    where = np.searchsorted(ends, indices, side='right')
-    return np.array([images[k][i - ends[k]]  # A negative index.
-                     for k, i in zip(where, indices)])
+  def check(self):
+    """Raises UserError if a file is not what it was when it was loaded. Files
+    of the same size, inode and time are not read."""
+    if load(self.name, pathlib.Path(self.directory)) != self:
+      raise UserError(f'{self.directory}: the record files have changed while '
+                      'they were in use')
+
+  @contextlib.contextmanager
+  def unchanged(self):
+    """Raises UserError if a file has changed by the end of the `with` block, in
+    place of errors of TensorFlow."""
+    try:
+      yield
+    except tf.errors.OpError:
+      self.check()
+      raise
+    self.check()
 
 
 def load(name, directory):
@@ -90,13 +101,13 @@ def load(name, directory):
     if not path[0].exists():
       raise UserError(f'{path[0]}: is missing. Put it there, or move '
                       f'{directory} away to have it created again')
-  checksums = _verify(directory, [path.name for path in train + test])
+  expected = _expected_checksums(directory, train + test)
   record_format = _read_format(directory)
-  for path in train + test:
-    records.read(path, record_format)
-  together = ''.join(checksums[path.name] for path in train)
-  return Dataset(name, record_format, tuple(map(str, train)),
-                 tuple(map(str, test)), f'{zlib.crc32(together.encode()):08x}')
+  checksums = verification.checksums(train + test, record_format)
+  for path, found in zip(train + test, checksums):
+    _compare(path, found, expected)
+  return Dataset(name, record_format, record_files.find(train, record_format),
+                 record_files.find(test, record_format), checksums)
 
 
 @contextlib.contextmanager
@@ -151,11 +162,6 @@ def _read_format(directory):
 
 def _checksum(path):
   """Returns the CRC-32 of a file, in hexadecimal."""
-  return _checksum_of_state(path, filesystem.state(path))
-
-
-@functools.lru_cache(maxsize=1024)
-def _checksum_of_state(path, unused_state):
   checksum = 0
   with path.open('rb') as f:
     while chunk := f.read(1 << 20):
@@ -163,28 +169,30 @@ def _checksum_of_state(path, unused_state):
   return f'{checksum:08x}'
 
 
-def _verify(directory, names):
-  """Returns the CRC-32s of files by their names.
+def _expected_checksums(directory, paths):
+  """Returns the list of checksums in a directory, by name; {} if it has none.
 
-  If the directory has a list of checksums, raises UserError unless the list
-  contains these files and every file in it matches.
+  Raises UserError if the list lacks a path, or if a file that is in the list
+  but not in `paths` does not match it.
   """
   noted = directory / CHECKSUMS
-  expected = {}
-  if noted.exists():
-    lines = filesystem.read_text(noted).splitlines()
-    expected = {line[10:]: line[:8] for line in lines}
-    if not expected.keys() >= set(names) or not all(
-        re.fullmatch(r'[0-9a-f]{8}  [\w.]+', line) for line in lines):
-      raise UserError(f'{noted}: is damaged: expected a line for each file '
-                      'beside it: CRC-32, two spaces, name')
-  found = {}
-  for name in dict.fromkeys([*names, *expected]):
-    path = directory / name
-    found[name] = _checksum(path)
-    if found[name] != expected.get(name, found[name]):
-      raise UserError(
-          f'{path}: has the CRC-32 {found[name]}, expected {expected[name]}, '
-          f'as when it was made. Restore it, or move {directory} away to have '
-          'it created again')
-  return found
+  if not noted.exists():
+    return {}
+  lines = filesystem.read_text(noted).splitlines()
+  expected = {line[10:]: line[:8] for line in lines}
+  names = {path.name for path in paths}
+  if not expected.keys() >= names or not all(
+      re.fullmatch(r'[0-9a-f]{8}  [\w.]+', line) for line in lines):
+    raise UserError(f'{noted}: is damaged: expected a line for each file '
+                    'beside it: CRC-32, two spaces, name')
+  for name in expected.keys() - names:
+    _compare(directory / name, _checksum(directory / name), expected)
+  return expected
+
+
+def _compare(path, found, expected):
+  if found != expected.get(path.name, found):
+    raise UserError(
+        f'{path}: has the CRC-32 {found}, expected {expected[path.name]}, as '
+        f'when it was made. Restore it, or move {path.parent} away to have it '
+        'created again')

@@ -1,4 +1,4 @@
-"""Parses records in the graph; reads, checks and writes record files.
+"""Records: parses them in the graph; checks and writes files of them.
 
 A record is a label, followed by an image as planes of bytes (red, green, blue),
 each in row-major order: the binary version of
@@ -7,8 +7,8 @@ a header, so its size determines the number of records.
 """
 
 import dataclasses
-import functools
 import os
+import zlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -20,6 +20,7 @@ from cifar10.util.fields import field
 
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer',
                    'dog', 'frog', 'horse', 'ship', 'truck')
+PART_BYTES = 1 << 24  # Of a file, to have in memory at a time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +99,15 @@ def _place_values(record_format):
 
 
 def images(data, record_format=CIFAR10):
-  """Returns a view of the images in records from `read()`: uint8 [n, height,
-  width, depth]."""
+  """Returns a view of the images in raw records, a uint8 [n, record_bytes]
+  array: uint8 [n, height, width, depth]."""
   f = record_format
   planes = data[:, f.image_start:].reshape(-1, f.depth, f.height, f.width)
   return planes.transpose(0, 2, 3, 1)
 
 
 def labels(data, record_format=CIFAR10):
-  """Returns the labels of records from `read()`: int32 [n]."""
+  """Returns the labels of raw records: int32 [n]."""
   f = record_format
   return data[:, f.skipped_bytes:f.image_start] @ _place_values(f)
 
@@ -127,45 +128,40 @@ def count(path, record_format=CIFAR10):
   return num_records
 
 
-def read(path, record_format=CIFAR10):
-  """Checks a record file and maps it into memory.
+def check(path, record_format=CIFAR10, report=lambda position: None):
+  """Reads a record file once, and checks its labels.
 
   Args:
     path: path of the file.
     record_format: the `Format` of its records.
+    report: function that is called with the number of bytes read so far.
 
   Returns:
-    Read-only uint8 [n, record_bytes] array.
+    CRC-32 of the file, in hexadecimal.
 
   Raises:
     UserError: see `count()`; or a label is not one of the classes. The message
       names the byte of the label.
   """
-  num_records = count(path, record_format)
-  with filesystem.explained(path):
-    data = np.memmap(path, np.uint8, 'r',
-                     shape=(num_records, record_format.record_bytes))
-    problem = _bad_labels(str(path), record_format, filesystem.state(path))
-  if problem:
-    raise UserError(f'{path}: {problem}')
-  return data
-
-
-@functools.lru_cache(maxsize=1024)
-def _bad_labels(path, record_format, unused_state):
-  """Returns an error message about invalid labels; None if all are valid.
-
-  The result is cached until the state of the file changes.
-  """
-  f = record_format
-  found = labels(np.memmap(path, np.uint8, 'r').reshape(-1, f.record_bytes), f)
-  bad = np.flatnonzero(found >= f.num_classes)
-  if not bad.size:
-    return None
-  record = int(bad[0])
-  return (f'record {record} (byte {record * f.record_bytes + f.skipped_bytes}) '
-          f'has label {found[record]}, expected 0 to {f.num_classes - 1}; '
-          f'{bad.size} such records in all')
+  f, start, checksum, bad = record_format, 0, 0, []
+  count(path, f)
+  with filesystem.explained(path), open(path, 'rb') as file:
+    while part := file.read(max(PART_BYTES // f.record_bytes, 1)
+                            * f.record_bytes):
+      checksum = zlib.crc32(part, checksum)
+      found = labels(np.frombuffer(part, np.uint8).reshape(-1, f.record_bytes),
+                     f)
+      bad += [(start + int(i), int(found[i]))
+              for i in np.flatnonzero(found >= f.num_classes)]
+      start += len(found)
+      report(start * f.record_bytes)
+  if bad:
+    record, label = bad[0]
+    raise UserError(
+        f'{path}: record {record} (byte '
+        f'{record * f.record_bytes + f.skipped_bytes}) has label {label}, '
+        f'expected 0 to {f.num_classes - 1}; {len(bad)} such records in all')
+  return f'{checksum:08x}'
 
 
 def encode(images, labels, record_format=CIFAR10):

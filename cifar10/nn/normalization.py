@@ -1,8 +1,8 @@
 """Normalizations of pixel values, in training and evaluation alike.
 
 Each is a function of the shape of the images, [size, size, depth], and of
-`examples`: a function that returns the training images, uint8 [n, *shape]
-array, or None where a checkpoint will be restored. It returns a function of
+`examples`: a function that yields training images in parts, uint8 [n, *shape]
+arrays, or None where a checkpoint will be restored. It returns a function of
 images, [n, *shape], that returns them normalized, in float32.
 
 Statistics of the training data are variables, so that they are in checkpoints
@@ -43,8 +43,7 @@ def _unit(shape, examples):
 
 def _mean_image(shape, examples):
   """Subtracts the mean of all training images, pixel by pixel."""
-  mean, = _statistics({'mean_image': shape}, examples, lambda images: {
-      'mean_image': images.mean(0, dtype=np.float64)})
+  mean, = _statistics({'mean_image': shape}, examples, _mean)
   return lambda images: tf.cast(images, tf.float32) - mean
 
 
@@ -84,9 +83,9 @@ def _statistics(shapes, examples, measure):
   Args:
     shapes: the variables' shapes by name.
     examples: see above.
-    measure: function of the training images to the statistics by name.
+    measure: function of `examples` to the statistics by name.
   """
-  measured = functools.cache(lambda: measure(examples()) if examples else {})
+  measured = functools.cache(lambda: measure(examples) if examples else {})
 
   def initial_value(name):
     return lambda shape, dtype, partition_info=None: tf.constant(
@@ -99,19 +98,35 @@ def _statistics(shapes, examples, measure):
             for name, shape in shapes.items()]
 
 
-def _channels(images):
-  mean = images.mean((0, 1, 2), dtype=np.float64)
-  # In parts, as float64 takes eight times the memory.
-  squares = sum(((part - mean)**2).sum((0, 1, 2))
-                for part in np.array_split(images, len(images) // 1000 + 1))
-  return {'mean': mean, 'stddev': (squares / images[..., 0].size)**0.5}
+def _mean(examples):
+  total, count = 0, 0
+  for images in examples():
+    total = total + images.sum(0, dtype=np.int64)
+    count += len(images)
+  return {'mean_image': total / count}
 
 
-def _whitening(images):
+def _channels(examples):
+  # How often each channel has each value.
+  counts = sum(np.array([np.bincount(channel.ravel(), minlength=256)
+                         for channel in np.moveaxis(images, -1, 0)])
+               for images in examples())
+  values, size = np.arange(256), counts[0].sum()
+  mean = counts @ values / size
+  squares = (counts * (values - mean[:, np.newaxis])**2).sum(1)
+  return {'mean': mean, 'stddev': (squares / size)**0.5}
+
+
+def _whitening(examples):
   """Eigenvectors of patches, divided by the square roots of their eigenvalues,
-  the largest first."""
-  statistics = _channels(images)
-  images = np.float32((images[:5000] - statistics['mean'])
+  the largest first. Of 5,000 images of 32x32, or fewer larger ones."""
+  statistics, images = _channels(examples), []
+  for part in examples():
+    images.extend(part)
+    most = min(5000, 5000 * 32**2 // part[0, ..., 0].size + 1)
+    if len(images) >= most:
+      break
+  images = np.float32((np.array(images[:most]) - statistics['mean'])
                       / statistics['stddev'])
   patches = np.stack([images[:, y:y - 1 or None, x:x - 1 or None]
                       for y in (0, 1) for x in (0, 1)], 3)

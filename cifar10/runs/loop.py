@@ -20,18 +20,19 @@ from cifar10.util.errors import UserError
 class Loop:
   """Trains a graph from the newest checkpoint, or the start, to run.max_steps.
 
-      loop.Loop(model.train(...), run).train()
+      loop.Loop(model.train(...), run, data).train()
 
   Use it inside `with directory.open_train_dir(run)`, in the default graph.
   """
 
-  def __init__(self, step, run, hooks=(), config=None):
+  def __init__(self, step, run, data, hooks=(), config=None):
     """Adds the last operations to the graph, and writes run.json and
     graph.pbtxt.
 
     Args:
       step: the `model.Step` to repeat.
       run: the `Run`.
+      data: its `directories.Dataset`.
       hooks: tf.train.SessionRunHooks, called around each step. begin() is
         called at each start of `train()`.
       config: tf.ConfigProto of the session; None: `sessions.config()`.
@@ -41,7 +42,7 @@ class Loop:
         the newest is not of this graph.
     """
     self._started = time.time()
-    self._step, self._run, self._hooks = step, run, hooks
+    self._step, self._run, self._data, self._hooks = step, run, data, hooks
     self._config = config or sessions.config(run.log_device_placement)
     if checkpoints.adopt_newest(run.train_dir) is None and os.path.exists(
         description.path(run.train_dir)):
@@ -62,8 +63,8 @@ class Loop:
       target: address of the session's server; '': this process.
 
     Raises:
-      UserError: a loss, gradient or weight is not finite; or there are
-        checkpoints, but none that can be read.
+      UserError: a loss, gradient or weight is not finite; a record file has
+        changed; or there are checkpoints, but none that can be read.
       SystemExit: a signal came, see `console.received_signals()`. The step was
         completed and saved.
     """
@@ -78,7 +79,7 @@ class Loop:
           self._hooks, self._scaffold, master=target, config=self._config,
           checkpoint_dir=run.train_dir) as session, \
           filesystem.explained(run.train_dir), \
-          events.Writer(run.train_dir) as writer:
+          events.Writer(run.train_dir) as writer, self._data.unchanged():
         number = self._train(session, writer, signals)
       took = console.duration(time.time() - self._started)
       if signals:
@@ -118,8 +119,9 @@ class Loop:
     return number
 
   def _save(self, session, number, watch):
-    """Writes the checkpoint of `number` steps."""
+    """Writes the checkpoint of `number` steps, if all is well with them."""
     run = self._run
+    self._data.check()
     if not _without_hooks(session, self._finite):
       watch.not_finite('after it, a weight is not finite')
     if not os.path.exists(description.path(run.train_dir)):

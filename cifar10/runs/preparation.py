@@ -34,10 +34,10 @@ def prepare(options, augment=None):
     recipe = dataclasses.replace(
         recipe, augmentation=inputs.CUSTOM + _name_of(augment))
   data = datasets.ensure(options.dataset, options.data_dir, options.data_url)
-  num_examples = data.count(data.train) - options.holdout
+  num_examples = len(data.train) - options.holdout
   if num_examples <= 0:
     raise UserError(f'--holdout={options.holdout}: leaves nothing of '
-                    f'{data.count(data.train):,} records to train on')
+                    f'{len(data.train):,} records to train on')
   if options.input == 'queue' and (options.holdout or recipe.alternating_flip):
     raise UserError('--input=queue: reads whole files, and knows no epochs: '
                     'expected no --holdout and no alternating_flip')

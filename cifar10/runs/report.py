@@ -136,7 +136,7 @@ def publish(result, data, eval_dir, writer):
                                   _MISTAKES)
   if worst.size:
     drawn['mistakes'] = pictures.mistakes_picture(
-        data.pick(result.files, result.start + worst), result.labels[worst],
+        result.files.read(result.start + worst), result.labels[worst],
         result.probabilities[worst], names)
   for tag, picture in drawn.items():
     events.add_picture(result.summary, f'evaluation/{tag}',
@@ -148,6 +148,6 @@ def publish(result, data, eval_dir, writer):
     count = len(result.features)
     projector.write(
         eval_dir, result.features,
-        data.pick(result.files, result.start + np.arange(count)),
+        result.files.read(result.start + np.arange(count)),
         result.labels[:count], result.probabilities[:count].argmax(1), names)
   return description

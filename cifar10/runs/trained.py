@@ -61,27 +61,27 @@ def records_of(run, data, eval_data):
       or 'holdout', those that were held out.
 
   Returns:
-    Paths of files, the number of the first record in them, and of the one after
-    the last.
+    The `RecordFiles`, the index of the first record in them, and of the one
+    after the last.
 
   Raises:
     UserError: the data is not that of the run, or nothing was held out.
   """
   if run.record_format != data.format:
     raise UserError(
-        f'{os.path.dirname(data.test[0])}: holds {data.format}, but the run '
+        f'{data.directory}: holds {data.format}, but the run '
         f'was trained on {run.record_format}')
   if eval_data == 'test':
-    return data.test, 0, data.count(data.test)
-  end = data.count(data.train)
+    return data.test, 0, len(data.test)
+  end = len(data.train)
   start = run.num_examples or end  # Unknown of the 2016 code.
   if end != start + run.holdout:
     raise UserError(
-        f'{os.path.dirname(data.train[0])} holds {end:,} training records, but '
+        f'{data.directory} holds {end:,} training records, but '
         f'the run was trained on {start:,} and left out {run.holdout:,}')
   if run.checksum not in (None, data.checksum):
     raise UserError(
-        f'{os.path.dirname(data.train[0])}: the training records have the '
+        f'{data.directory}: the training records have the '
         f'checksum {data.checksum}, those of the run had {run.checksum}')
   if eval_data == 'train_eval':
     return data.train, 0, start

@@ -34,12 +34,12 @@ def state(path):
   """Returns a value that differs if a file has changed: its size, inode and
   modification time.
 
-  After a very recent change, the value is unequal to all others, because
-  another change could have the same modification time.
+  None after a very recent change, because another change could have the same
+  modification time.
   """
   status = os.stat(path)
   if time.time() - status.st_mtime < 2:
-    return object()
+    return None
   return status.st_size, status.st_ino, status.st_mtime_ns
 
 

@@ -87,26 +87,30 @@ def cluster_graph(make_run):
   run, data = preparation.prepare(make_run(num_towers=4, batch_size=3))
   hosts = '/job:chief/task:0', '/job:worker/task:0'
   devices = [f'{host}/gpu:{i}' for host in hosts for i in range(2)]
+  there = dataclasses.replace(data.train,
+                              paths=('/there/a.bin', '/there/b.bin'))
   with tf.Graph().as_default() as graph, tf.device(hosts[0]):
-    multi_gpu_train.build(run, data, devices,
-                          files={hosts[1]: ['/there/a.bin', '/there/b.bin']})
+    multi_gpu_train.build(run, data, devices, files={hosts[1]: there})
   return graph
 
 
 def test_each_host_makes_the_input_of_its_towers(cluster_graph):
   found = collections.defaultdict(set)
   for op in cluster_graph.get_operations():
-    if op.type in ('IteratorV2', 'Conv2D', 'ReadFile'):
+    if op.type in ('IteratorV2', 'Conv2D', 'ParallelMapDatasetV2'):
       found[op.type].add(op.device)
   hosts = '/job:chief/task:0', '/job:worker/task:0'
   assert found['IteratorV2'] == {f'{host}/device:CPU:0' for host in hosts}
-  assert found['ReadFile'] == found['IteratorV2']
+  assert found['ParallelMapDatasetV2'] == found['IteratorV2']
   assert found['Conv2D'] == {f'{host}/device:GPU:{i}' for host in hosts
                              for i in range(2)}
-  names = [op.inputs[0].op.get_attr('value').string_val[0].decode()
-           for op in cluster_graph.get_operations()
-           if op.type == 'ReadFile' and 'worker' in op.device]
-  assert names == ['/there/a.bin', '/there/b.bin']
+  function, = (op.get_attr('f').name for op in cluster_graph.get_operations()
+               if op.type == 'ParallelMapDatasetV2' and 'worker' in op.device)
+  read, = (function_def.node_def for function_def in
+           cluster_graph.as_graph_def().library.function
+           if function_def.signature.name == function)
+  assert [node.attr['memory_region_name'].s.decode() for node in read
+          if node.op == 'ImmutableConst'] == ['/there/a.bin', '/there/b.bin']
 
 
 def test_the_chief_keeps_all_variables(cluster_graph):

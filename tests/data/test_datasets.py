@@ -1,17 +1,16 @@
+import glob
 import hashlib
 import io
 import os
 import pickle
 import re
 import tarfile
-import zlib
 
 import numpy as np
 import pytest
 
 from cifar10.data import archives as archives_lib
 from cifar10.data import datasets
-from cifar10.data import records
 from cifar10.util.errors import UserError
 
 BATCHES = [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
@@ -91,12 +90,13 @@ def write_files(data_dir, files):
 
 
 def assert_complete(data, data_dir):
-  assert [os.path.relpath(path, data_dir) for path in data.train + data.test] \
-      == [f'cifar-10-batches-bin/{name}.bin' for name in BATCHES]
-  for path, name in zip(data.train + data.test, BATCHES):
+  paths = data.train.paths + data.test.paths
+  assert [os.path.relpath(path, data_dir) for path in paths] == [
+      f'cifar-10-batches-bin/{name}.bin' for name in BATCHES]
+  for path, name in zip(paths, BATCHES):
     with open(path, 'rb') as f:
       assert f.read() == RECORDS[name].tobytes()
-  assert data.count(data.train) == 25 and data.count(data.test) == 5
+  assert len(data.train) == 25 and len(data.test) == 5
   assert data.format.class_names == tuple(f'class {i}' for i in range(10))
 
 
@@ -156,35 +156,6 @@ def test_a_url_can_have_parameters(tmp_path, archives, serve):
         f'http://x/y?z={archives[0].name}'], archives)
 
 
-def test_each_state_of_a_file_is_read_once(tmp_path, monkeypatch):
-  write_files(tmp_path, BINARY)
-  paths = list(tmp_path.glob('*/*.bin'))
-  for path in paths:  # So old that another change gives another time.
-    os.utime(path, (1e9, 1e9))
-  expected = datasets.ensure('cifar10', tmp_path)
-  crc32, labels, read = zlib.crc32, records.labels, []
-  monkeypatch.setattr(zlib, 'crc32', lambda data, *rest: (
-      read.append(len(data)), crc32(data, *rest))[1])
-  monkeypatch.setattr(records, 'labels', lambda data, *rest: (
-      read.append(data.size), labels(data, *rest))[1])
-  assert datasets.ensure('cifar10', tmp_path) == expected
-  assert max(read) < 5 * 3073  # No file, but the checksums of all.
-
-  content = bytearray(paths[0].read_bytes())
-  content[0] = 99
-  paths[0].write_bytes(content)
-  for _ in range(2):
-    with pytest.raises(UserError, match=r'record 0 \(byte 0\) has label 99'):
-      datasets.ensure('cifar10', tmp_path)
-  # One that is as large and as new as it was, but is another file.
-  content[0] = 98
-  (tmp_path / 'other').write_bytes(content)
-  os.replace(tmp_path / 'other', paths[0])
-  os.utime(paths[0], (1e9, 1e9))
-  with pytest.raises(UserError, match='has label 98'):
-    datasets.ensure('cifar10', tmp_path)
-
-
 def test_known_urls_are_of_their_archives():
   for source in archives_lib.SOURCES.values():
     for archive in source.archives:
@@ -223,7 +194,7 @@ def test_extraction_stays_in_its_directory(tmp_path, archives):
   assert not os.path.exists('/tmp/escaped_test_batch.bin')
   assert sorted(os.listdir(data_dir)) == [
       '.lock', 'cifar-10-batches-bin']
-  assert len(os.listdir(data_dir / 'cifar-10-batches-bin')) == 8
+  assert len(glob.glob(f'{data_dir}/cifar-10-batches-bin/*')) == 8
 
 
 def test_an_archive_that_lacks_a_batch_leaves_nothing(tmp_path):
@@ -285,17 +256,16 @@ def test_any_number_of_files_in_the_order_of_their_numbers(tmp_path):
       name: record for name in ('data_batch_10.bin', 'data_batch_9.bin',
                                 'data_batch_9.bin.orig', 'test_batch.bin')})
   data = datasets.ensure('cifar10', tmp_path)
-  assert [os.path.basename(path) for path in data.train] == [
+  assert [os.path.basename(path) for path in data.train.paths] == [
       'data_batch_9.bin', 'data_batch_10.bin']
   assert data.format.class_names[0] == 'airplane'
 
 
 def test_synthetic_data_has_the_same_format(tmp_path):
   data = datasets.ensure('synthetic', tmp_path)
-  assert data.count(data.train) == 8000 and data.count(data.test) == 2000
+  assert len(data.train) == 8000 and len(data.test) == 2000
   assert data.format.class_names[1] == 'striped disc'
-  assert {os.path.dirname(path) for path in data.train + data.test} == {
-      str(tmp_path / 'synthetic')}
+  assert data.directory == str(tmp_path / 'synthetic')
 
 
 # The second process waits for the lock; the first is killed while it holds it.
@@ -327,7 +297,7 @@ def test_a_killed_process_leaves_neither_lock_nor_data(start, tmp_path):
   assert waiting.end() == 0, waiting.err
   assert waiting.out == 'making\nsynthetic\n'
   assert sorted(os.listdir(tmp_path)) == ['.lock', 'synthetic']
-  assert len(os.listdir(tmp_path / 'synthetic')) == 7
+  assert len(glob.glob(f'{tmp_path}/synthetic/*')) == 7
 
 
 def test_program_prints_what_is_there(run_program, data_dir):

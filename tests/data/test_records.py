@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -41,7 +43,8 @@ def test_other_labels(tmp_path, start, sizes, label):
   path = tmp_path / 'a.bin'
   records.write(path, [[[[7], [8]]]], [label], f)
   assert path.read_bytes() == start + b'\7\x08'
-  data = records.read(path, f)
+  records.check(path, f)
+  data = np.fromfile(path, np.uint8).reshape(1, -1)
   assert records.labels(data, f).tolist() == [label]
   assert records.images(data, f).tolist() == [[[[7], [8]]]]
   with tf.Graph().as_default(), tf.Session() as session:
@@ -54,7 +57,7 @@ def test_the_byte_of_a_wrong_label_is_told(tmp_path):
                      class_names=('a', 'b'))
   (tmp_path / 'a.bin').write_bytes(bytes([9, 1, 0, 9, 2, 0]))
   with pytest.raises(UserError, match=r'record 1 \(byte 4\) has label 2'):
-    records.read(tmp_path / 'a.bin', f)
+    records.check(tmp_path / 'a.bin', f)
 
 
 @pytest.mark.parametrize('values, message', [
@@ -79,11 +82,11 @@ def test_write_refuses_labels_that_do_not_fit_a_byte(tmp_path, label):
     records.write(tmp_path / 'a.bin', np.zeros([1, 2, 3, 3]), [label])
 
 
-def test_read_and_count(tmp_path):
+def test_check_and_count(tmp_path):
   path = tmp_path / 'a.bin'
   path.write_bytes(RECORDS)
   assert records.count(path, TINY) == 2
-  assert records.read(path, TINY).tobytes() == RECORDS
+  assert records.check(path, TINY) == f'{zlib.crc32(RECORDS):08x}'
 
 
 @pytest.mark.parametrize('content, message', [
@@ -92,16 +95,19 @@ def test_read_and_count(tmp_path):
     (RECORDS + bytes([3]) + bytes(18) + bytes([255]) + bytes(18),
      r'record 2 \(byte 38\) has label 3, expected 0 to 2; 2 such records'),
 ])
-def test_read_says_what_is_wrong(tmp_path, content, message):
+@pytest.mark.parametrize('part_bytes', [1, 40, 1000])
+def test_check_says_what_is_wrong(tmp_path, monkeypatch, content, message,
+                                  part_bytes):
+  monkeypatch.setattr(records, 'PART_BYTES', part_bytes)
   path = tmp_path / 'bad.bin'
   path.write_bytes(content)
   with pytest.raises(UserError, match=f'bad.bin: {message}'):
-    records.read(path, TINY)
+    records.check(path, TINY)
 
 
 def test_missing_file(tmp_path):
   with pytest.raises(UserError, match='gone.bin: .*No such file'):
-    records.read(tmp_path / 'gone.bin')
+    records.check(tmp_path / 'gone.bin')
 
 
 def test_cifar10_record_size():

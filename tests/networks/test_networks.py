@@ -33,7 +33,9 @@ from cifar10.runs import trained
 from cifar10.util.errors import UserError
 from tests import numerics
 from tests.conftest import assert_same_checkpoints
+from tests.conftest import images_of
 from tests.conftest import read_checkpoint
+from tests.conftest import rows_of
 from tests.conftest import with_batch_size
 from tests.programs import run_eval_once
 
@@ -176,8 +178,8 @@ def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
                         one.recipe.label_smoothing)
     gradients = tf.gradients(model.objective(losses),
                              tf.trainable_variables())
-    loop.Loop(model.train(losses, gradients, one.recipe, 16,
-                              one.num_examples), one, [start]).train()
+    step = model.train(losses, gradients, one.recipe, 16, one.num_examples)
+    loop.Loop(step, one, data, [start]).train()
   assert_same_training(two, one, start)
 
 
@@ -193,16 +195,15 @@ def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
   """The checkpoint's mean image is that of the records not held out."""
   run = train.train(make_run(network='softmax', holdout=80, max_steps=2))
   data = datasets.ensure('cifar10', run.data_dir)
-  trained_on = data.read_images(data.train)[:220].astype(np.float64)
+  trained_on = images_of(data.train)[:220].astype(np.float64)
   assert run.num_examples == 220
   checkpoint = f'{run.train_dir}/model.ckpt-2'
   values = read_checkpoint(checkpoint)
   numerics.assert_close(values['statistics/mean_image'], trained_on.mean(0),
                         terms=1)
 
-  held_out = np.concatenate([records.read(path) for path in data.train])[220:]
-  for eval_data, rows in (('holdout', held_out),
-                          ('test', records.read(data.test[0]))):
+  for eval_data, rows in (('holdout', rows_of(data.train)[220:]),
+                          ('test', rows_of(data.test))):
     pixels = records.images(rows) - trained_on.mean(0)
     logits = (pixels.reshape(len(rows), -1) @ values['softmax_linear/weights']
               + values['softmax_linear/biases'])
@@ -229,7 +230,7 @@ def test_what_is_held_out_is_not_trained_on(make_run):
   run = train.train(make_run(network='baseline_cnn', holdout=290, max_steps=9,
                              batch_size=4), hooks=[Labels()])
   data = datasets.ensure('cifar10', run.data_dir)
-  expected = np.float32(data.read_images(data.train)[:10]) / np.float32(255)
+  expected = np.float32(images_of(data.train)[:10]) / np.float32(255)
   assert seen == {image.tobytes() for image in expected}
 
 
@@ -320,12 +321,12 @@ def test_batch_norm_through_training_and_evaluation(make_run):
 
   data = datasets.ensure('cifar10', run.data_dir)
   with tf.Graph().as_default(), tf.Session() as session:
-    images = tf.constant(np.float32(data.read_images(data.test)) / 255)
+    images = tf.constant(np.float32(images_of(data.test)) / 255)
     logits = networks.find('improved_cnn').inference(images, 10)
     for v in tf.global_variables():
       v.load(values[v.op.name], session)
     logits = session.run(logits)
-  labels = records.read(data.test[0])[:, 0]
+  labels = rows_of(data.test)[:, 0]
   assert run_eval_once(checkpoint, run, data).metrics[
       'Precision @ 1'] == pytest.approx((logits.argmax(1) == labels).mean())
 

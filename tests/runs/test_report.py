@@ -22,6 +22,7 @@ from cifar10.runs import pictures
 from cifar10.runs import report
 from cifar10.util import filesystem
 from cifar10.util.errors import UserError
+from tests.conftest import images_of
 from tests.conftest import read_checkpoint
 from tests.conftest import SMALL_RECIPE
 from tests.conftest import summaries_of
@@ -188,7 +189,7 @@ def test_files(trained, tmp_path, run_program):
   rows = (tmp_path / 'projector' / 'labels.tsv').read_text().splitlines()
   assert rows[0] == 'class\tpredicted\trecord' and len(rows) == 41
   data = datasets.ensure('cifar10', trained.data_dir)
-  images = data.read_images(data.test)
+  images = images_of(data.test)
   sprite = np.asarray(Image.open(tmp_path / 'projector' / 'thumbnails.png'))
   assert sprite.shape == (7 * 32, 7 * 32, 3)
   np.testing.assert_array_equal(sprite[32:64, 64:96], images[9])
@@ -229,7 +230,7 @@ def test_the_mistakes_are_those_of_the_records_evaluated(trained, tmp_path,
            run_once=True)
   (images, labels), = shown
   data = datasets.ensure('cifar10', trained.data_dir)
-  held_out = data.read_images(data.train)[240:]
+  held_out = images_of(data.train)[240:]
   for image in images:
     assert (held_out == image).all((1, 2, 3)).any()
   assert len(labels) == 24

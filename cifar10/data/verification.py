@@ -1,0 +1,93 @@
+"""Verifies record files: each state of a file once.
+
+Verifying reads the whole file, a second or so per gigabyte. The result is noted
+beside the file, in .verified.json, with the state of the file: size, inode and
+modification time. While these are the same, no process reads the file again.
+"""
+
+import ctypes
+import json
+import os
+import re
+import signal
+import sys
+
+from cifar10.data import records
+from cifar10.util import filesystem
+from cifar10.util.console import Progress
+from cifar10.util.errors import UserError
+
+NOTES = '.verified.json'
+# What this process knows, by directory and name: the state and format that was
+# verified (None: a file too new to tell its states apart), and the CRC-32.
+_notes = {}
+
+
+def checksums(paths, record_format):
+  """Returns the CRC-32s of record files, whose labels are valid.
+
+  Args:
+    paths: pathlib.Paths of the files, all in one directory.
+    record_format: the `records.Format` of their records.
+
+  Returns:
+    Tuple of CRC-32s, in hexadecimal.
+
+  Raises:
+    UserError: see `records.check()`.
+  """
+  directory, f = paths[0].parent, record_format
+  notes, states, size = _notes.setdefault(directory, {}), {}, 0
+  for path in paths:
+    records.count(path, f)
+    state = filesystem.state(path)
+    states[path] = state and [*state, f.skipped_bytes, f.label_bytes,
+                              f.record_bytes, f.num_classes]
+
+  def is_noted(path):
+    return states[path] and notes.get(path.name, [None])[0] == states[path]
+
+  if not all(map(is_noted, paths)):
+    notes.update(_read(directory))
+  missing = [path for path in paths if not is_noted(path)]
+  progress = Progress(sum(path.stat().st_size for path in missing), 'MB')
+  for path in missing:
+    notes[path.name] = [states[path], records.check(
+        path, f, lambda done, before=size: progress.report(before + done))]
+    size += path.stat().st_size
+  if any(states[path] for path in missing):
+    _write(directory, notes)
+  return tuple(notes[path.name][1] for path in paths)
+
+
+def _read(directory):
+  try:
+    notes = json.loads(filesystem.read_text(directory / NOTES, 1 << 24))
+    return {name: [state, checksum] for name, (state, checksum) in notes.items()
+            if re.fullmatch('[0-9a-f]{8}', checksum)}
+  except (AttributeError, RecursionError, TypeError, UserError, ValueError):
+    return {}  # There are none, or they are damaged.
+
+
+def _write(directory, notes):
+  try:
+    filesystem.write_text(directory / NOTES, json.dumps(notes))
+  except OSError as e:
+    print(f'{directory / NOTES}: {e.strerror}. So each program verifies the '
+          'record files again', file=sys.stderr)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _end(unused_number):
+  paths = [str(directory / name) for directory, notes in _notes.items()
+           for name, (state, _) in notes.items()
+           if state and os.path.getsize(directory / name) < state[0]]
+  os.write(2, f'error: {", ".join(paths) or "a file"}: has become shorter '
+           'while it was read\n'.encode())
+  os._exit(1)
+
+
+def explain_bus_errors():
+  """Makes this program end with a message if a file becomes shorter just while
+  its records are read: the operating system would kill it without a word."""
+  ctypes.CDLL(None).signal(signal.SIGBUS, _end)
