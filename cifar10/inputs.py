@@ -58,12 +58,13 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
   n, seed, num_examples = run.global_batch, run.seed, run.num_examples
   part = range(n) if part is None else part
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    read = (files or data.train).reader()
+    files = files or data.train
+    contents, read = files.reader()
 
-    def batch(step):
+    def batch(step, contents):
       positions = step * n + tf.range(part.start, part.stop, dtype=tf.int64)
       chosen = record_at(positions, num_examples, seed)
-      images, labels = read(chosen)
+      images, labels = read(chosen, contents)
       if run.recipe.alternating_flip:
         # Another permutation selects the half that is mirrored in even epochs;
         # the other half is mirrored in odd ones.
@@ -76,7 +77,8 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
 
     first_step = tf.train.get_or_create_global_step()
     images, labels = _next_batch(
-        tf.data.Dataset.range(first_step, tf.int64.max), batch)
+        batch, contents, first_step, tf.int64.max, 1,
+        files.records_at_a_time() // len(part))
   if part.start == 0:
     summaries.image('images', images)
   return images, labels
@@ -96,15 +98,15 @@ def inputs(files, preprocess, start, end, batch_size):
     labels: int32 [n].
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    read = files.reader()
+    contents, read = files.reader()
 
-    def batch(first):
+    def batch(first, contents):
       last = tf.minimum(first + batch_size, end)
-      images, labels = read(tf.range(first, last))
+      images, labels = read(tf.range(first, last), contents)
       return preprocess(images), labels
 
-    images, labels = _next_batch(
-        tf.data.Dataset.range(start, end, batch_size), batch)
+    images, labels = _next_batch(batch, contents, start, end, batch_size,
+                                 files.records_at_a_time() // batch_size)
   summaries.image('images', images)
   return images, labels
 
@@ -199,24 +201,39 @@ def _queue_inputs(run, data, distort):
   return images, labels
 
 
-def _next_batch(dataset, batch):
+def _next_batch(batch, contents, start, end, stride, count):
   """Returns the next batch.
 
   Args:
-    dataset: tf.data.Dataset of steps, or of first records.
-    batch: function of one of them that returns images and labels.
+    batch: function of a step or first record, and of the contents of the files,
+      that returns images and labels.
+    contents: function that returns the contents.
+    start, end, stride: the steps or first records, as in range().
+    count: number of batches before the files are mapped anew.
   """
-  # Without autograph, which would read and rewrite the source of `batch`.
-  batch = tf.autograph.experimental.do_not_convert(batch)
-  dataset = dataset.map(batch, _PARALLEL_BATCHES).prefetch(_PARALLEL_BATCHES)
+  count = stride * max(count, 1)
+
+  def batches(first):
+    mapped = contents()
+    numbers = tf.data.Dataset.range(
+        first, first + tf.minimum(end - first, count), stride)
+    return numbers.map(_plain(lambda number: batch(number, mapped)),
+                       _PARALLEL_BATCHES)
+
+  dataset = tf.data.Dataset.range(start, end, count).flat_map(_plain(batches))
   # The autotuning thread sleeps up to a minute, and closing the session waits
   # for it.
   options = tf.data.Options()
   options.autotune.enabled = False
-  iterator = tf.data.make_initializable_iterator(dataset.with_options(options))
+  iterator = tf.data.make_initializable_iterator(
+      dataset.prefetch(_PARALLEL_BATCHES).with_options(options))
   # Sessions run these initializers after they restore the step.
   tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
   return iterator.get_next()
+
+
+# Without autograph, which would read and rewrite the source of functions.
+_plain = tf.autograph.experimental.do_not_convert
 
 
 def record_at(positions, num_examples, seed):

@@ -10,6 +10,10 @@ import tensorflow.compat.v1 as tf
 from cifar10.data import records
 from cifar10.util.errors import UserError
 
+_MAPPED_BYTES = 1 << 29  # Of files, to have in memory at a time.
+_PAGES_BYTES = 1 << 16  # Linux maps so many bytes around what is read.
+_ALL = 1 << 40
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordFiles:
@@ -60,39 +64,49 @@ class RecordFiles:
       if file.readinto(rows) != rows.nbytes:
         raise UserError(f'{self.paths[k]}: has become shorter')
 
-  def reader(self):
-    """Returns a function that reads records in the graph.
+  def records_at_a_time(self):
+    """Returns how many records to read before the files are mapped anew. Pages
+    that were read stay in memory until then."""
+    if sum(self.counts) * self.format.record_bytes <= _MAPPED_BYTES:
+      return _ALL
+    return _MAPPED_BYTES // (self.format.record_bytes + _PAGES_BYTES)
 
-    Each time, the function maps the files into memory, copies the records, and
-    lets go of the files: memory holds the records of a batch, whatever the size
-    of the files. If a file has become shorter, the function fails.
+  def reader(self):
+    """Returns two functions that read records in the graph.
 
     Returns:
-      Function of the indices of records, int64 [n], that returns
-        images: uint8 [n, height, width, depth];
-        labels: int32 [n].
+      contents: function that returns the contents of the files: list of uint8
+        [count, record_bytes] tensors. They are mapped into memory as long as
+        these tensors exist.
+      read: function of the indices of records, int64 [n], and of the contents,
+        that returns
+          images: uint8 [n, height, width, depth];
+          labels: int32 [n].
     """
-    shapes = [[count, self.format.record_bytes] for count in self.counts]
+    f, ends = self.format, np.cumsum(self.counts, dtype=np.int64)
+    files = [(path, [count, f.record_bytes])
+             for path, count in zip(self.paths, self.counts)]
     if not self.is_mapped:
       print(f'{os.path.dirname(self.paths[0])}: the files cannot be mapped '
             f'into memory, so all {len(self):,} records are read into it.',
             flush=True)
-      variables = [_loaded(*file) for file in zip(self.paths, shapes)]
-    ends = np.cumsum(self.counts, dtype=np.int64)
+      variables = [_loaded(*file) for file in files]
 
-    def read(indices):
-      files = tf.searchsorted(ends, indices, side='right')
-      places = indices - tf.gather(ends - self.counts, files)
-      contents = [_mapped(*file) for file in zip(self.paths, shapes)] if (
-          self.is_mapped) else variables
+    def contents():
+      return [_mapped(*file) for file in files] if self.is_mapped else variables
+
+    def read(indices, contents):
+      number = tf.searchsorted(ends, indices, side='right')  # Of the file.
+      places = indices - tf.gather(ends - self.counts, number)
       rows = [tf.gather(content, part) for content, part in zip(
-          contents, tf.dynamic_partition(places, files, len(ends)))]
-      order = tf.dynamic_partition(tf.range(tf.size(files)), files, len(ends))
+          contents, tf.dynamic_partition(places, number, len(files)))]
+      order = tf.dynamic_partition(tf.range(tf.size(number)), number,
+                                   len(files))
       rows = tf.ensure_shape(tf.dynamic_stitch(order, rows),
-                             [indices.shape[0], self.format.record_bytes])
-      return records.parse(rows, self.format)
+                             [indices.shape[0], f.record_bytes])
+      return records.parse(rows, f)
 
-    return read
+    return contents, read
 
 
 def find(paths, record_format=records.CIFAR10):

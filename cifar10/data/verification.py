@@ -21,6 +21,7 @@ NOTES = '.verified.json'
 # What this process knows, by directory and name: the state and format that was
 # verified (None: a file too new to tell its states apart), and the CRC-32.
 _notes = {}
+_sizes = {}  # By path.
 
 
 def checksums(paths, record_format):
@@ -39,7 +40,7 @@ def checksums(paths, record_format):
   directory, f = paths[0].parent, record_format
   notes, states, size = _notes.setdefault(directory, {}), {}, 0
   for path in paths:
-    records.count(path, f)
+    _sizes[path] = records.count(path, f) * f.record_bytes
     state = filesystem.state(path)
     states[path] = state and [*state, f.skipped_bytes, f.label_bytes,
                               f.record_bytes, f.num_classes]
@@ -79,9 +80,8 @@ def _write(directory, notes):
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _end(unused_number):
-  paths = [str(directory / name) for directory, notes in _notes.items()
-           for name, (state, _) in notes.items()
-           if state and os.path.getsize(directory / name) < state[0]]
+  paths = [str(path) for path, size in _sizes.items()
+           if path.exists() and path.stat().st_size < size]
   os.write(2, f'error: {", ".join(paths) or "a file"}: has become shorter '
            'while it was read\n'.encode())
   os._exit(1)
