@@ -18,8 +18,8 @@ from cifar10.util import filesystem
 from cifar10.util.console import Progress
 from cifar10.util.errors import UserError
 
-# Record files are about as large as those of CIFAR-10.
-_FILE_BYTES = 1 << 25
+# Few files: each batch of a training looks for its records in all of them.
+_FILE_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 24  # Bytes of images in memory at a time.
 
 

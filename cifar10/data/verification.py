@@ -22,6 +22,10 @@ NOTES = '.verified.json'
 # verified (None: a file too new to tell its states apart), and the CRC-32.
 _notes = {}
 _sizes = {}  # By path.
+# What Linux reads in sequence it caches in pages of up to 2 MB. A process that
+# maps one of them has all of it in memory, for a single record. So these pages
+# are dropped, unless there are few.
+_CACHED_BYTES = 1 << 29
 
 
 def checksums(paths, record_format):
@@ -56,6 +60,9 @@ def checksums(paths, record_format):
     notes[path.name] = [states[path], records.check(
         path, f, lambda done, before=size: progress.report(before + done))]
     size += path.stat().st_size
+  if size > _CACHED_BYTES:
+    for path in missing:
+      filesystem.drop_from_cache(path)
   if any(states[path] for path in missing):
     _write(directory, notes)
   return tuple(notes[path.name][1] for path in paths)

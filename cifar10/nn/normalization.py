@@ -114,6 +114,9 @@ def _channels(examples):
   values, size = np.arange(256), counts[0].sum()
   mean = counts @ values / size
   squares = (counts * (values - mean[:, np.newaxis])**2).sum(1)
+  if not squares.all():
+    raise UserError('normalization: expected training images with different '
+                    'values in each channel')
   return {'mean': mean, 'stddev': (squares / size)**0.5}
 
 

@@ -43,6 +43,13 @@ def state(path):
   return status.st_size, status.st_ino, status.st_mtime_ns
 
 
+def drop_from_cache(path):
+  """Lets the operating system forget the contents of a file in its cache."""
+  if hasattr(os, 'posix_fadvise'):  # Not on macOS.
+    with open(path, 'rb') as file:
+      os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def reason(error):
   """Returns the line of an exception's message that describes the error."""
   text = getattr(error, 'message', None) or str(error)
