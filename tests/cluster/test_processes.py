@@ -334,6 +334,18 @@ def test_a_worker_that_comes_back_with_other_data(processes, make_small_run):
   assert 'checksum of the training records: ' in p.programs[2].err
 
 
+def test_a_worker_whose_data_changes_ends(processes, make_small_run):
+  p, data_dirs = processes(make_small_run(max_steps=10**6, log_frequency=1))
+  p.start(0, 1, 2)
+  p.programs[0].expect(': step 1,')
+  change(data_dirs[2])
+  assert p.programs[2].end() == 1
+  assert p.programs[2].err.startswith(
+      f'error: {data_dirs[2]}/cifar-10-batches-bin: the record files have '
+      'changed while they were in use\n')
+  p.programs[0].expect('waiting for worker 1 ')
+
+
 def test_a_worker_with_other_data_is_told(processes, make_small_run):
   p, data_dirs = processes(make_small_run())
   change(data_dirs[2])

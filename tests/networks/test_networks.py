@@ -417,6 +417,16 @@ def test_images_too_small(side, name, changes, message):
     sizes.check(name, recipe, record_format)
 
 
+@pytest.mark.parametrize('name, side, message', [
+    ('convnet', 128, ''), ('resnet32', 128, ''), ('airnet', 64, ''),
+    ('convnet', 224, r'convnet: local3/weights has \(112896, 384\) weights for '
+     'images of 168x168. Training may need a smaller learning_rate')])
+def test_layers_of_large_images_are_told(capsys, name, side, message):
+  sizes.check(name, networks.find(name).RECIPE, records.Format(side, side))
+  err = capsys.readouterr().err
+  assert re.match(message, err) and bool(message) == bool(err)
+
+
 @pytest.mark.parametrize('name, side', [
     ('softmax', 1), ('convnet', 2), ('airnet', 8), ('airnet', 9),
     ('baseline_cnn', 9)])
