@@ -28,6 +28,7 @@ from cifar10.cluster import processes
 from cifar10.data import datasets
 from cifar10.data import image_files
 from cifar10.data import importers
+from cifar10.data import record_files
 from cifar10.data import records
 from cifar10.networks import softmax
 from cifar10.runs import best
@@ -180,7 +181,9 @@ CASES = [
 RUN = description.Run(data_dir='/run', max_steps=400,
                       record_format=records.CIFAR10)
 DATASET = types.SimpleNamespace(
-    name='cifar10', train=(), test=(), count=len, format=records.CIFAR10)
+    name='cifar10', format=records.CIFAR10,
+    train=record_files.RecordFiles((), ()),
+    test=record_files.RecordFiles((), ()))
 PROBABILITIES = np.array([9 / 10 ** (1 + i) for i in range(10)])
 
 

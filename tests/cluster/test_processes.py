@@ -97,15 +97,15 @@ def cluster_graph(make_run):
 def test_each_host_makes_the_input_of_its_towers(cluster_graph):
   found = collections.defaultdict(set)
   for op in cluster_graph.get_operations():
-    if op.type in ('IteratorV2', 'Conv2D', 'ParallelMapDatasetV2'):
+    if op.type in ('IteratorV2', 'Conv2D', 'FlatMapDataset'):
       found[op.type].add(op.device)
   hosts = '/job:chief/task:0', '/job:worker/task:0'
   assert found['IteratorV2'] == {f'{host}/device:CPU:0' for host in hosts}
-  assert found['ParallelMapDatasetV2'] == found['IteratorV2']
+  assert found['FlatMapDataset'] == found['IteratorV2']
   assert found['Conv2D'] == {f'{host}/device:GPU:{i}' for host in hosts
                              for i in range(2)}
   function, = (op.get_attr('f').name for op in cluster_graph.get_operations()
-               if op.type == 'ParallelMapDatasetV2' and 'worker' in op.device)
+               if op.type == 'FlatMapDataset' and 'worker' in op.device)
   read, = (function_def.node_def for function_def in
            cluster_graph.as_graph_def().library.function
            if function_def.signature.name == function)

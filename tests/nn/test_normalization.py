@@ -5,6 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10.nn import normalization
+from cifar10.util.errors import UserError
 from tests import numerics
 
 pytestmark = pytest.mark.numerical
@@ -37,7 +38,8 @@ def test_whitened_patches_are_decorrelated():
   images = (noise + np.roll(noise, 1, 1) + noise.sum(3, keepdims=True)) * 20
   images = (images + 128).clip(0, 255).astype(np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    whiten = normalization.NORMALIZATIONS['whiten']([9, 9, 3], lambda: images)
+    whiten = normalization.NORMALIZATIONS['whiten'](
+        [9, 9, 3], lambda: [images[:9], images[9:]])
     before = set(tf.get_default_graph().get_operations())
     outputs = whiten(tf.constant(images))
     # Nothing is done to the kernel for each batch.
@@ -54,6 +56,15 @@ def test_whitened_patches_are_decorrelated():
   assert (np.diff(norms) > 0).all()
 
 
+@pytest.mark.parametrize('name', ['per_channel', 'whiten'])
+def test_images_of_one_value(name):
+  images = np.zeros([5, 4, 4, 3], np.uint8)
+  images[..., :2] = np.arange(4)[:, np.newaxis]
+  with tf.Graph().as_default(), pytest.raises(
+      UserError, match='expected training images with different values in'):
+    normalization.NORMALIZATIONS[name]([4, 4, 3], lambda: [images])
+
+
 @pytest.mark.parametrize('name, expected', [
     ('unit', lambda x, _: x / 255),
     ('mean_image', lambda x, all_: x - all_.mean(0)),
@@ -64,7 +75,8 @@ def test_normalizations_equal_numpys(name, expected):
   training = rng.integers(0, 256, (2500, 4, 4, 3), np.uint8)
   images = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    normalize = normalization.NORMALIZATIONS[name]([4, 4, 3], lambda: training)
+    normalize = normalization.NORMALIZATIONS[name](
+        [4, 4, 3], lambda: [training[:1], training[1:]])
     assert not tf.trainable_variables()
     outputs = normalize(tf.constant(images))
     session.run(tf.global_variables_initializer())
