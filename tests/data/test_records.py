@@ -82,7 +82,9 @@ def test_write_refuses_labels_that_do_not_fit_a_byte(tmp_path, label):
     records.write(tmp_path / 'a.bin', np.zeros([1, 2, 3, 3]), [label])
 
 
-def test_check_and_count(tmp_path):
+@pytest.mark.parametrize('part_bytes', [1, 1000])
+def test_check_and_count(tmp_path, monkeypatch, part_bytes):
+  monkeypatch.setattr(records, 'PART_BYTES', part_bytes)
   path = tmp_path / 'a.bin'
   path.write_bytes(RECORDS)
   assert records.count(path, TINY) == 2

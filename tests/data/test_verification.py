@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 
 import pytest
 
@@ -35,7 +36,8 @@ def verify(paths, monkeypatch):
     monkeypatch.setattr(records, 'check', lambda path, *arguments: (
         read.append(path.name), check(path, *arguments))[1])
     found = verification.checksums(paths, record_format)
-    assert found == tuple(check(path, record_format) for path in paths)
+    assert found == tuple(f'{zlib.crc32(path.read_bytes()):08x}'
+                          for path in paths)
     return read
 
   return verify
