@@ -30,7 +30,7 @@ def files(tmp_path):
 
 def data_of(files, record_format=TINY):
   found = record_files.find(files, record_format)
-  return directories.Dataset('own', record_format, found, found)
+  return directories.Dataset('own', found, found)
 
 
 def run_of(batch_size, seed=1, recipe=RECIPE, num_examples=7, **options):

@@ -43,15 +43,18 @@ class Dataset:
 
   Attributes:
     name: one of DATASETS.
-    format: the `records.Format` of all files.
     train, test: the `RecordFiles` to train and to evaluate on.
     checksums: tuple of the CRC-32s of the files of both, in hexadecimal.
   """
   name: str
-  format: records.Format
   train: RecordFiles
   test: RecordFiles
   checksums: tuple = ()
+
+  @property
+  def format(self):
+    """The `records.Format` of all files."""
+    return self.train.format
 
   @property
   def directory(self):
@@ -106,7 +109,7 @@ def load(name, directory):
   checksums = verification.checksums(train + test, record_format)
   for path, found in zip(train + test, checksums):
     _compare(path, found, expected)
-  return Dataset(name, record_format, record_files.find(train, record_format),
+  return Dataset(name, record_files.find(train, record_format),
                  record_files.find(test, record_format), checksums)
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -99,7 +101,7 @@ run = description.Run(recipe=model.RECIPE, num_examples=len(files))
 with tf.Graph().as_default():
   if sys.argv[2] == 'training':
     batch = inputs.distorted_inputs(
-        run, directories.Dataset('own', files.format, files, files))
+        run, directories.Dataset('own', files, files))
   elif sys.argv[2] == 'evaluation':
     batch = inputs.inputs(files, lambda images: images, 0, len(files), 250)
   else:
@@ -130,8 +132,8 @@ def test_a_file_that_became_shorter_is_named(files):
   directory = os.path.dirname(files.paths[0])
   for old, new in zip('abc', ('data_batch_1', 'data_batch_2', 'test_batch')):
     os.rename(f'{directory}/{old}.bin', f'{directory}/{new}.bin')
-  directories.write_format(tmp := directories.pathlib.Path(directory), TINY)
-  data = directories.load('own', tmp)
+  directories.write_format(pathlib.Path(directory), TINY)
+  data = directories.load('own', pathlib.Path(directory))
   os.truncate(data.train.paths[1], 72)
   with tf.Graph().as_default(), tf.Session() as session:
     batch = in_the_graph(data.train, [0])
@@ -149,7 +151,6 @@ from cifar10.data import verification
 
 path = sys.argv[1]
 os.utime(path, (1e9, 1e9))
-record_files.records.CIFAR10
 verification.checksums([pathlib.Path(path)], record_files.records.CIFAR10)
 verification.explain_bus_errors()
 with tf.Graph().as_default(), tf.Session() as session:
@@ -187,7 +188,7 @@ def replace(path):
 def test_a_run_whose_records_change_ends_and_saves_no_more(
     make_small_run, start, data_dir, tmp_path, change):
   data = tmp_path / 'data' / 'cifar-10-batches-bin'
-  directories.shutil.copytree(f'{data_dir}/cifar-10-batches-bin', data)
+  shutil.copytree(f'{data_dir}/cifar-10-batches-bin', data)
   run = make_small_run(data_dir=str(tmp_path / 'data'), max_steps=10**6,
                        log_frequency=1, checkpoint_steps=500,
                        keep_checkpoints=1000)
