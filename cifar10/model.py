@@ -157,17 +157,18 @@ def objective(losses):
   return losses.get('smoothed_cross_entropy', losses['cross_entropy'])
 
 
-def gradients(losses, dtype='float32'):
+def gradients(losses, dtype='float32', variables=None):
   """Computes the gradients of the `objective()`.
 
   Args:
     losses: the dict that `loss()` returns.
     dtype: type that the network computes in.
+    variables: list; None: tf.trainable_variables().
 
   Returns:
-    List of float32 tensors, one for each of tf.trainable_variables().
+    List of float32 tensors, one for each variable.
   """
-  loss, variables = objective(losses), tf.trainable_variables()
+  loss, variables = objective(losses), variables or tf.trainable_variables()
   if dtype == 'float16':
     return optimizers.scaled_gradients(loss, variables)
   return tf.gradients(loss, variables)
@@ -223,8 +224,7 @@ def train(losses, gradients, recipe, global_batch, num_examples,
     averaged_losses = _average_losses(losses, step)
 
   with tf.name_scope('gradients'):
-    gradients = optimizers.scale(recipe, gradients, variables)
-    gradients = optimizers.add(gradients, tf.gradients(decay, variables))
+    gradients = optimizers.with_decay(recipe, gradients, variables, decay)
     norms = optimizers.norms(gradients, variables)
 
   # Losses and weight decay read the variables, so they come before the update.

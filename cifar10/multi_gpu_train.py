@@ -10,7 +10,8 @@ Cards"). Batch normalization is the exception: each tower normalizes its own
 images.
 
 With TF_CONFIG in the environment, the same command runs on each host of a
-cluster, and trains that many towers on each: see cluster/.
+cluster, and trains that many towers on each: see cluster/. Each host has copies
+of the variables and makes the same update: see nn/replicas.py.
 """
 
 import dataclasses
@@ -28,6 +29,8 @@ from cifar10.cluster import processes
 from cifar10.cluster import tf_config
 from cifar10.data import datasets
 from cifar10.nn import layers
+from cifar10.nn import optimizers
+from cifar10.nn import replicas
 from cifar10.runs import checkpoints
 from cifar10.runs import directory
 from cifar10.runs import loop
@@ -38,7 +41,7 @@ from cifar10.util.errors import UserError
 FLAGS = flags.FLAGS
 
 
-def tower_loss(network, recipe, images, labels, num_classes):
+def tower_loss(network, recipe, images, labels, num_classes, host=0):
   """Computes the losses of one tower, and their gradients.
 
   Args:
@@ -48,31 +51,38 @@ def tower_loss(network, recipe, images, labels, num_classes):
       part of the batch.
     labels: int32 [n].
     num_classes: number of classes.
+    host: number of the host, whose copies of the variables the tower uses.
 
   Returns:
     losses: the dict of `model.loss()`.
     gradients: the list of `model.gradients()`.
   """
-  logits = network.inference(images, num_classes, is_training=True)
-  losses = model.loss(logits, labels, recipe.label_smoothing)
-  return losses, model.gradients(losses, images.dtype)
+  with replicas.on(host):
+    logits = network.inference(images, num_classes, is_training=True)
+    losses = model.loss(logits, labels, recipe.label_smoothing)
+    return losses, model.gradients(losses, images.dtype, replicas.copies(
+        tf.trainable_variables(), host))
 
 
-def average_gradients(tower_gradients):
-  """Averages the gradients over all towers, which synchronizes the towers.
+def average_gradients(tower_gradients, hosts):
+  """Averages gradients over all towers, which synchronizes the towers.
 
   Args:
-    tower_gradients: for each tower, a list of gradients, one for each variable.
+    tower_gradients: for each host, a list with what each of its towers
+      computed: gradients, losses, or any structure of tensors.
+    hosts: for each host, its CPU.
 
   Returns:
-    List of tensors, one for each variable.
+    For each host, the structure of the averages.
   """
+  count = sum(map(len, tower_gradients))
   with tf.name_scope('average_gradients'):
-    return [_mean(gradients) for gradients in zip(*tower_gradients)]
-
-
-def _mean(tensors):
-  return tf.add_n(tensors) / len(tensors)
+    sums = []
+    for host, towers in zip(hosts, tower_gradients):
+      with tf.device(host):
+        sums.append(tf.nest.map_structure(
+            lambda *values: tf.add_n(values), *towers))
+    return replicas.all_reduce(sums, hosts, count)
 
 
 def find_devices(num_towers, gpus=None, host=''):
@@ -125,7 +135,8 @@ def train(options, devices=None, fresh=False, hooks=(), augment=None,
       devices = [device for host in hosts for device in find_devices(
           run.num_towers // len(hosts), host.gpus, host.device)]
     devices = devices or find_devices(run.num_towers)
-    with tf.Graph().as_default(), tf.device(chief and chief.device):
+    with tf.Graph().as_default(), tf.device(chief and chief.device), (
+        tf.container(chief.container if chief else '')):
       print('Towers: ' + ', '.join(
           f'tower_{i} on {device}' for i, device in enumerate(devices)),
           flush=True)
@@ -157,21 +168,54 @@ def build(run, data, devices, augment=None, files=None):
   with tf.device('/cpu:0'):
     tf.train.get_or_create_global_step()
   inputs_of_towers = _split_inputs(run, data, devices, augment, files or {})
-  tower_losses, tower_gradients = [], []
-  for i, (images, labels) in enumerate(inputs_of_towers):
-    with tf.device(devices[i]), layers.tower(i, len(devices)):
-      losses, gradients = tower_loss(network, run.recipe, images, labels,
-                                     data.format.num_classes)
-    tower_losses.append(losses)
-    tower_gradients.append(gradients)
+  hosts = [f'{host}/cpu:0' for host in dict.fromkeys(map(_host_of, devices))]
+  towers = [[] for _ in hosts]
+  for i, (device, (images, labels)) in enumerate(zip(
+      devices, inputs_of_towers)):
+    host = hosts.index(f'{_host_of(device)}/cpu:0')
+    with tf.device(device), layers.tower(i, len(devices)):
+      towers[host].append(tower_loss(
+          network, run.recipe, images, labels, data.format.num_classes, host))
 
   checkpoints.init_from(run)
+  averages = average_gradients(towers, hosts)
   with tf.device('/cpu:0'):
-    with tf.name_scope('average_losses'):
-      losses = {name: _mean([losses[name] for losses in tower_losses])
-                for name in tower_losses[0]}
-    return model.train(losses, average_gradients(tower_gradients), run.recipe,
-                       run.global_batch, run.num_examples, run.dtype)
+    step = model.train(*averages[0], run.recipe, run.global_batch,
+                       run.num_examples, run.dtype)
+  if len(hosts) == 1:
+    return step
+  updates = [step.train_op]
+  for number, (_, gradients) in enumerate(averages[1:], 1):
+    with tf.device(hosts[number]), replicas.on(number):
+      updates.append(_update_copies(run, step, gradients, replicas.copies(
+          tf.trainable_variables(), number)))
+  return step._replace(train_op=tf.group(*updates))
+
+
+def _update_copies(run, step, gradients, variables):
+  """Makes the update of a step, which `model.train()` makes, on another host.
+
+  Args:
+    run: the `Run`.
+    step: the `model.Step`.
+    gradients: list with the averages of the gradients.
+    variables: list with the host's copies of the variables.
+
+  Returns:
+    The operation.
+  """
+  recipe = run.recipe
+  gradients = optimizers.with_decay(recipe, gradients, variables, (
+      optimizers.weight_decay(recipe, variables)))
+  norms = optimizers.norms(gradients, variables)
+  with tf.name_scope('update'):
+    update = optimizers.update(recipe, step.learning_rate, gradients, variables,
+                               norms if run.dtype == 'float16' else {})
+  if not recipe.lookahead_steps:
+    return update
+  with tf.name_scope('lookahead'), tf.control_dependencies([update]):
+    return optimizers.lookahead(recipe, step.step + 1, run.global_batch,
+                                run.num_examples, variables)
 
 
 def _split_inputs(run, data, devices, augment, files):

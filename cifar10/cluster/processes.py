@@ -135,7 +135,12 @@ class Chief:
   At the end of the `with` block, also after an error, the chief ends all
   reachable workers. After SIGTERM or SIGHUP, it does not: the workers wait for
   the chief to be restarted.
+
+  Attributes:
+    device: prefix of the names of the chief's devices.
+    container: name of the tf.container() for the variables of a training.
   """
+  container = 'training'
 
   def __init__(self, cluster):
     """Starts the server.
@@ -214,6 +219,9 @@ class Chief:
     """
     with console.received_signals() as signals:
       while not signals:
+        # Variables outlive sessions. If one has a value, moving averages start
+        # from it, not from its initial value.
+        tf.Session.reset(self._server.target, [self.container])
         try:
           with self._watching():
             train(self._server.target)

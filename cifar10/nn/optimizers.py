@@ -5,6 +5,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
+from cifar10.nn import replicas
 from cifar10.util.errors import look_up
 from cifar10.util.errors import UserError
 
@@ -49,12 +50,6 @@ def update(recipe, learning_rate, gradients, variables, must_be_finite):
     return apply_gradients()
   finite = tf.reduce_all(tf.is_finite(list(must_be_finite.values())))
   return tf.cond(finite, apply_gradients, tf.no_op)
-
-
-def add(gradients, others):
-  """Returns sums of gradients; of `others`, some can be None."""
-  return [g if other is None else g + other
-          for g, other in zip(gradients, others)]
 
 
 def norms(gradients, variables):
@@ -122,36 +117,46 @@ def learning_rate(recipe, images_seen, global_batch, num_examples):
   return tf.cast(rate, tf.float32)
 
 
-def scale(recipe, gradients, variables):
-  """Returns the gradients, multiplied by the recipe's learning_rate_factor for
-  its scaled_variables. (Their weight decay stays as it is.)"""
-  if recipe.learning_rate_factor == 1:
-    return gradients
-  chosen = _matching(recipe, 'scaled_variables', variables)
-  return [g * recipe.learning_rate_factor if v in chosen else g
-          for g, v in zip(gradients, variables)]
+def with_decay(recipe, gradients, variables, decay):
+  """Returns the gradients to apply.
+
+  Args:
+    recipe: the `Recipe`. Gradients of its scaled_variables are multiplied by
+      its learning_rate_factor; their weight decay stays as it is.
+    gradients, variables: lists.
+    decay: the `weight_decay()` of the variables, whose gradients are added.
+
+  Returns:
+    List of tensors.
+  """
+  if recipe.learning_rate_factor != 1:
+    chosen = _matching(recipe, 'scaled_variables', variables)
+    gradients = [g * recipe.learning_rate_factor if v in chosen else g
+                 for g, v in zip(gradients, variables)]
+  return [g if other is None else g + other for g, other in zip(
+      gradients, tf.gradients(decay, variables))]
 
 
-def lookahead(recipe, steps, global_batch, num_examples):
+def lookahead(recipe, steps, global_batch, num_examples, variables=None):
   """Sets the variables of the network to their slow average, every
   `lookahead_steps` steps (Lookahead; Zhang et al., 2019).
-
-  There is an average of all variables that evaluation uses, so also of the
-  moving statistics of batch normalization.
 
   Args:
     recipe: the `Recipe`.
     steps: int64 scalar, the number of steps done.
     global_batch: images in a step, over all towers.
     num_examples: images in an epoch.
+    variables: list; None: all that evaluation uses, so also the moving
+      statistics of batch normalization.
 
   Returns:
     The operation.
   """
+  variables = variables or [
+      v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+      if not v.op.name.startswith('statistics/')]
   progress = tf.cast(steps * global_batch, tf.float32) / (
       recipe.epochs * num_examples)
-  variables = [v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-               if not v.op.name.startswith('statistics/')]
   with tf.device('/cpu:0'):
     averages = [tf.get_variable(
         f'{v.op.name}/lookahead', initializer=v.initial_value,
@@ -180,7 +185,8 @@ def weight_decay(recipe, variables):
 def _matching(recipe, field, variables):
   """Returns the variables whose names the regular expression matches."""
   pattern = getattr(recipe, field)
-  found = [v for v in variables if re.fullmatch(pattern, v.op.name)]
+  found = [v for v in variables
+           if re.fullmatch(pattern, replicas.name_of(v))]
   if not found:
     raise UserError(f'recipe: {field}={pattern}: is the name of no variable')
   return found

@@ -6,6 +6,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
+from cifar10.nn import replicas
 from cifar10.runs import checkpoints
 from cifar10.runs import description
 from cifar10.runs import directory
@@ -52,6 +53,7 @@ class Loop:
     description.save(run)
     self._summary = tf.summary.merge_all()
     self._finite = _all_finite(tf.global_variables())
+    self._differing = replicas.differing()
     self._scaffold = tf.train.Scaffold(saver=tf.train.Saver(
         max_to_keep=run.keep_checkpoints, save_relative_paths=True))
     tf.train.write_graph(tf.get_default_graph(), run.train_dir, 'graph.pbtxt')
@@ -122,8 +124,14 @@ class Loop:
     """Writes the checkpoint of `number` steps, if all is well with them."""
     run = self._run
     self._data.check()
-    if not _without_hooks(session, self._finite):
+    finite, differing = _without_hooks(session, [self._finite, self._differing])
+    if not finite:
       watch.not_finite('after it, a weight is not finite')
+    if any(differing.values()):
+      raise UserError(
+          f'step {number - 1}: after it, copies of the variables differ from '
+          'those of the chief on ' + ', '.join(
+              device for device, differs in differing.items() if differs))
     if not os.path.exists(description.path(run.train_dir)):
       raise UserError(f'{run.train_dir}: was moved away or deleted')
 

@@ -25,7 +25,7 @@ def test_one_graph_and_a_description(make_run):
   assert inputs <= names
   # What there is to see: no more than what a step does.
   assert {name.partition('/')[0] for name in names} == {
-      'variables', 'input', 'split', 'tower_0', 'tower_1', 'average_losses',
+      'variables', 'input', 'split', 'tower_0', 'tower_1',
       'average_gradients', 'learning_rate', 'losses', 'gradients', 'update',
       'averages'}
   assert {'variables/conv1/weights', 'variables/global_step',
