@@ -6,6 +6,7 @@ description. Flags are defined when a program starts, never at import.
 
 import dataclasses
 import signal
+import os
 import sys
 from typing import Optional
 
@@ -62,6 +63,11 @@ def _parse_flags(arguments):
     return FLAGS(arguments)
   except flags.Error as e:
     return _fail(f'{str(e).removeprefix("flag ")} (--help lists the flags)')
+
+
+def restart():
+  """Starts this program once more, in place of this process, not --fresh."""
+  os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], '--nofresh'])
 
 
 def _fail(message):

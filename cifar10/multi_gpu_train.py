@@ -109,8 +109,7 @@ def train(options, devices=None, fresh=False, hooks=(), augment=None,
       towers may share one. None: the GPUs of this machine or of the cluster's
       hosts in turn, or their CPUs.
     fresh: whether to start over, see `directory.open_train_dir()`.
-    hooks: tf.train.SessionRunHooks, called around each step. begin() is called
-      for each session, of which there are several if workers are lost.
+    hooks: tf.train.SessionRunHooks, called around each step.
     augment: function to use in place of the recipe's augmentation, if any; see
       nn/augmentation.py.
     config: tf.ConfigProto of the session; None: `sessions.config()`.
@@ -135,15 +134,14 @@ def train(options, devices=None, fresh=False, hooks=(), augment=None,
       devices = [device for host in hosts for device in find_devices(
           run.num_towers // len(hosts), host.gpus, host.device)]
     devices = devices or find_devices(run.num_towers)
-    with tf.Graph().as_default(), tf.device(chief and chief.device), (
-        tf.container(chief.container if chief else '')):
+    with tf.Graph().as_default(), tf.device(chief and chief.device):
       print('Towers: ' + ', '.join(
           f'tower_{i} on {device}' for i, device in enumerate(devices)),
           flush=True)
       step = build(run, data, devices, augment, files)
       training = loop.Loop(step, run, data, hooks, config)
       if chief:
-        chief.repeat_until_done(training.train)
+        chief.train(training.train)
       else:
         training.train()
   return run
@@ -247,7 +245,7 @@ def main():
   elif cluster.me == cluster.chief:
     options = dataclasses.replace(
         options, num_towers=FLAGS.num_gpus * (1 + len(cluster.workers)))
-    with processes.Chief(cluster) as chief:
+    with processes.Chief(cluster, cli.restart) as chief:
       run = train(options, fresh=FLAGS.fresh, chief=chief)
   else:
     processes.serve(cluster, datasets.ensure(

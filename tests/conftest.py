@@ -152,6 +152,7 @@ def run_main(name, arguments, environment, out, err):
   for path, stream in (out, sys.stdout), (err, sys.stderr):
     os.dup2(os.open(path, os.O_WRONLY), stream.fileno())
   sys.argv = [name, *arguments]
+  sys.orig_argv = [sys.executable, '-u', '-m', f'cifar10.{name}', *arguments]
   if name.isidentifier():
     runpy.run_module(f'cifar10.{name}', run_name='__main__', alter_sys=True)
   else:

@@ -7,14 +7,17 @@ The chief builds the whole graph, holds the variables, and trains. Workers lend
 it their devices (in-graph replication) through TensorFlow's gRPC servers. A
 worker and the chief communicate through two resources of the worker's process:
 a variable `announcement`, which describes the worker's data, and a queue `end`,
-on which the worker waits. Both are kept when the chief is restarted.
+on which the worker waits. Both are kept when the chief is restarted, which it
+is when it has lost a worker.
 """
 
+import collections
 import contextlib
 import dataclasses
 import json
 import os
 import signal
+import threading
 import time
 from typing import Any, NamedTuple
 import uuid
@@ -26,13 +29,11 @@ from cifar10.util import filesystem
 from cifar10.util.errors import UserError
 
 _POLL_SECS = 1
+# A worker that does not answer this number of times in a row, for two seconds
+# each, has stopped, or the network has. It is noticed within 25 seconds.
+_MAX_SILENT_POLLS = 8
 _MUST_BE_EQUAL = {'count': 'number of training records',
-                  'checksum': 'checksum of the training records',
-                  'train': 'files', 'gpus': 'number of GPUs'}
-
-
-class Lost(Exception):
-  """Raised if workers ended during the training."""
+                  'checksum': 'checksum of the training records'}
 
 
 def say(text):
@@ -138,22 +139,21 @@ class Chief:
 
   Attributes:
     device: prefix of the names of the chief's devices.
-    container: name of the tf.container() for the variables of a training.
   """
-  container = 'training'
 
-  def __init__(self, cluster):
+  def __init__(self, cluster, restart):
     """Starts the server.
 
     Args:
       cluster: the `Cluster`.
+      restart: function that starts this program once more, in place of this
+        process.
 
     Raises:
       UserError: the port is in use.
     """
-    self._cluster = cluster
-    self._announcements = {}  # The last announcement of each worker, by `Task`.
-    self._expected = {}  # Required values in announcements, by `Task`.
+    self._cluster, self._restart = cluster, restart
+    self._announcements = {}  # What workers announced, by `Task`.
     self._server = _start_server(cluster)
     self.device = cluster.chief.device
 
@@ -192,98 +192,69 @@ class Chief:
       SystemExit: a signal was received, see `console.received_signals()`.
     """
     mine = _announcement_of(data)
-    self._expected = {task: {'count': mine['count'],
-                             'checksum': mine['checksum']}
-                      for task in self._cluster.workers}
     # A KeyboardInterrupt would be lost while Python frees a session.
     with console.received_signals() as signals:
-      self._wait(signals)
-    # From now on, the graph depends on the announcements.
-    self._expected = dict(self._announcements)
+      missing = None
+      while missing != [] and not signals:
+        before = missing
+        self._announcements = {task: self._announcement(task)
+                               for task in self._cluster.workers}
+        missing = [str(task) for task, found in self._announcements.items()
+                   if not found]
+        if missing and missing != before:
+          say('waiting for ' + ', '.join(missing))
+        if missing:
+          time.sleep(_POLL_SECS)
+    for task, found in self._announcements.items():
+      different = [f'{name}: {found[key]}, expected {mine[key]}'
+                   for key, name in _MUST_BE_EQUAL.items()
+                   if found[key] != mine[key]]
+      if different:
+        raise UserError(
+            f'{task}, data in {os.path.dirname(found["train"][0])}: '
+            + '; '.join(different))
     return [Host(task.device, found['gpus'], dataclasses.replace(
         data.train, paths=tuple(found['train']), is_mapped=found['is_mapped']))
             for task, found in ((self._cluster.chief, mine),
                                 *self._announcements.items())]
 
-  def repeat_until_done(self, train):
-    """Calls train(target) until a call returns without losing workers.
+  def train(self, train):
+    """Calls train(target), with the address of the session's server.
 
-    After a loss, waits until all workers are back.
-
-    Args:
-      train: function that takes the address of the session's server.
-
-    Raises:
-      UserError: a worker has come back with other files, records or GPUs.
-      SystemExit: a signal was received, see `console.received_signals()`.
+    If a worker is lost, starts this program again: TensorFlow's calls to a
+    worker that has stopped, or whose network has, do not end.
     """
-    with console.received_signals() as signals:
-      while not signals:
-        # Variables outlive sessions. If one has a value, moving averages start
-        # from it, not from its initial value.
-        tf.Session.reset(self._server.target, [self.container])
-        try:
-          with self._watching():
-            train(self._server.target)
-            return
-        except Lost as e:
-          say(f'lost {e}')
-        self._wait(signals)
-      print(f'{signal.Signals(signals[0]).name}: stopped while workers were '
-            'away. The same command, without --fresh, goes on from the last '
-            'checkpoint.', flush=True)
-
-  def _wait(self, signals):
-    """Waits until all workers are ready, and checks their announcements.
-
-    Args:
-      signals: list. Waiting ends when it is not empty.
-
-    Raises:
-      UserError: an announcement does not have the required values.
-    """
-    missing = None
-    while not signals:
-      before, missing = missing, []
-      for task in self._cluster.workers:
-        found = self._announcements[task] = self._announcement(task)
-        if not found:
-          missing.append(task)
-      if not missing:
-        self._check()
-        return
-      if missing != before:
-        say('waiting for ' + ', '.join(map(str, missing)))
-      time.sleep(_POLL_SECS)
-
-  def _check(self):
-    for task, expected in self._expected.items():
-      found = self._announcements[task]
-      different = [f'{name}: {found[key]}, expected {expected[key]}'
-                   for key, name in _MUST_BE_EQUAL.items()
-                   if found[key] != expected.get(key, found[key])]
-      if different:
-        raise UserError(
-            f'{task}, data in {os.path.dirname(found["train"][0])}: '
-            + '; '.join(different))
-
-  @contextlib.contextmanager
-  def _watching(self):
-    """Raises `Lost` instead of a TensorFlow error if workers have ended, have
-    restarted, or did not answer."""
+    done = threading.Event()
+    threading.Thread(target=self._poll, args=[done], daemon=True).start()
     try:
-      yield
+      train(self._server.target)
     except (UserError, tf.errors.OpError) as e:
       # filesystem.explained() converts TensorFlow errors to UserError.
       error = e.__cause__ if isinstance(e, UserError) else e
       if not isinstance(error, tf.errors.OpError):
         raise
-      lost = [str(task) for task, before in self._announcements.items()
+      lost = [task for task, before in self._announcements.items()
               if self._announcement(task) != before]
       if not lost and not isinstance(error, (tf.errors.AbortedError,
                                              tf.errors.UnavailableError)):
         raise
-      raise Lost(', '.join(lost) or filesystem.reason(error)) from None
+      self._start_again(lost or [filesystem.reason(error)])
+    finally:
+      done.set()
+
+  def _poll(self, done):
+    """Starts this program again if a worker does not answer any more."""
+    silent = collections.Counter()
+    while not done.wait(_POLL_SECS):
+      for task in self._cluster.workers:
+        silent[task] = 0 if task.listens() else silent[task] + 1
+      lost = [task for task in silent if silent[task] >= _MAX_SILENT_POLLS]
+      if lost and not done.is_set():
+        self._start_again(lost)
+
+  def _start_again(self, lost):
+    say(f"lost {', '.join(map(str, lost))}: starting again")
+    self._restart()
 
   def _announcement(self, task):
     """Returns a worker's announcement; None if it is not available."""

@@ -34,8 +34,7 @@ class Loop:
       step: the `model.Step` to repeat.
       run: the `Run`.
       data: its `directories.Dataset`.
-      hooks: tf.train.SessionRunHooks, called around each step. begin() is
-        called at each start of `train()`.
+      hooks: tf.train.SessionRunHooks, called around each step.
       config: tf.ConfigProto of the session; None: `sessions.config()`.
 
     Raises:
@@ -72,8 +71,7 @@ class Loop:
     """
     run = self._run
     # The session restores the checkpoint that the state file names: all
-    # variables, if there is one. In a cluster, it can be newer than before.
-    checkpoints.adopt_newest(run.train_dir)
+    # variables, if there is one.
     with console.received_signals() as signals:
       # explained() is inside the session, which would take an OutOfRangeError
       # for the end of the input.

@@ -211,7 +211,7 @@ def test_a_cluster_equals_one_machine_whatever_happens(
   p.start(0)
   assert p.end() == [0, 0, 0], p.programs[0].err
   assert 'Resuming at step ' in p.programs[0].out
-  assert worker.out.count('serves the chief') == 2
+  assert worker.out.count('serves the chief') >= 2
   assert worker.out.rstrip().endswith('has ended, and so does this')
   for program in p.programs:
     assert 'without a password' in program.out
