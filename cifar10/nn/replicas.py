@@ -94,7 +94,9 @@ def all_reduce(values, hosts, divisor):
   averages = []
   for host, terms in zip(hosts, zip(*parts)):
     with tf.device(host):
-      averages.append(tf.add_n(terms) / divisor)
+      # tf.add_n() starts with a tensor whose memory it can take over: which one
+      # depends on when they arrive.
+      averages.append(tf.reduce_sum(tf.stack(terms), 0) / divisor)
   results = []
   for host, structure in zip(hosts, values):
     with tf.device(host):
