@@ -62,7 +62,7 @@ class Hosts:
       program.kill()
       program.wait()
     for i in range(self._count):
-      sh(f'ip netns del cifar10-{i}')
+      sh(f'ip link del cifar10-p{i}; ip netns del cifar10-{i}')
     sh('ip link del cifar10')
 
   def start(self, options, is_cluster=True):
@@ -127,7 +127,7 @@ def test_time_and_bytes_of_a_step(make_run, tmp_path):
           + f', expected {wanted:.3f}', flush=True)
     for own in megabytes:
       for value in own:
-        assert wanted <= value <= 1.05 * wanted
+        assert wanted <= value <= 1.05 * wanted + 1e-3
 
 
 @pytest.mark.parametrize('lose, find', [
