@@ -7,6 +7,7 @@ with a link of limited rate. Needs root, and `ip` and `tc` of iproute2:
 The first test prints the time of a step. Nothing else should run meanwhile.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -66,17 +67,19 @@ class Hosts:
     sh('ip link del cifar10')
 
   def start(self, options, is_cluster=True):
-    """Starts the program on each host, all as one cluster or each alone."""
+    """Starts a training with these `Options` on each host, all as one cluster,
+    or each alone and with a train_dir of its own."""
     addresses = [f'10.99.0.{i + 1}:2222' for i in range(self._count)]
     for i, address in enumerate(addresses):
       cluster = {'chief': addresses[:1], 'worker': addresses[1:]}
       task = {'type': 'worker' if i else 'chief', 'index': max(i - 1, 0)}
       if not is_cluster:
         cluster, task = {'chief': [address]}, {'type': 'chief', 'index': 0}
-        options.append(f'--train_dir={options[-1]}-{i}')
+        options = dataclasses.replace(
+            options, train_dir=f'{options.train_dir}-{i}')
       self.programs.append(subprocess.Popen(
           ['ip', 'netns', 'exec', f'cifar10-{i}', sys.executable, '-u', '-m',
-           'cifar10.multi_gpu_train', *options], text=True,
+           'cifar10.multi_gpu_train', *flags_of(options)], text=True,
           stdout=subprocess.PIPE if i == 0 else subprocess.DEVNULL,
           stderr=subprocess.DEVNULL,
           env={**os.environ, 'TF_CONFIG': json.dumps(
@@ -99,7 +102,7 @@ def measure(options, count, is_cluster):
   """Returns milliseconds of each step and MB a host sends and receives in it.
   """
   with Hosts(count, RATE) as hosts:
-    hosts.start([*options], is_cluster)
+    hosts.start(options, is_cluster)
     marks = [mark for mark in hosts.lines_of_steps() if mark[0] >= 100]
   (first, _, before), *_, (last, _, after) = marks
   megabytes = [[(b - a) / (last - first) / 1e6 for a, b in zip(*pair)]
@@ -113,11 +116,10 @@ def test_time_and_bytes_of_a_step(make_run, tmp_path):
   each host trains alone, all at once: the hosts share a processor."""
   print()
   for count in HOSTS:
-    options = flags_of(make_run(
+    options = make_run(
         batch_size=1, max_steps=401, summary_steps=10**6, log_frequency=50,
-        checkpoint_steps=10**6, train_dir=str(tmp_path / f'run_{count}')))
-    alone, _ = measure([*options, f'--train_dir={tmp_path}/alone_{count}'],
-                       count, is_cluster=False)
+        checkpoint_steps=10**6, train_dir=str(tmp_path / f'run_{count}'))
+    alone, _ = measure(options, count, is_cluster=False)
     times, megabytes = measure(options, count, is_cluster=True)
     wanted = 2 * (count - 1) / count * 4 * 1068298 / 1e6
     print(f'{count} hosts, {RATE}: {statistics.median(times):.1f} ms '
@@ -140,9 +142,10 @@ def test_a_worker_that_does_not_answer(make_small_run, tmp_path, lose, find):
                            checkpoint_steps=100)
   ends = []
   for is_lost in False, True:
-    directory = str(tmp_path / str(is_lost))
+    options = dataclasses.replace(options, train_dir=str(
+        tmp_path / str(is_lost)))
     with Hosts(3, '1gbit') as hosts:
-      hosts.start([*flags_of(options), f'--train_dir={directory}'])
+      hosts.start(options)
       chief, worker = hosts.programs[:2]
       if is_lost:
         read_lines_until(chief, ': step 300,')
@@ -155,6 +158,6 @@ def test_a_worker_that_does_not_answer(make_small_run, tmp_path, lose, find):
       chief.communicate(timeout=120)
       for program in hosts.programs:
         assert program.wait(60) == 0
-    ends.append(read_checkpoint(f'{directory}/model.ckpt-800'))
+    ends.append(read_checkpoint(f'{options.train_dir}/model.ckpt-800'))
   for name, value in ends[0].items():
     assert (value == ends[1][name]).all(), name
