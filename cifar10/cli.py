@@ -5,8 +5,8 @@ description. Flags are defined when a program starts, never at import.
 """
 
 import dataclasses
-import signal
 import os
+import signal
 import sys
 from typing import Optional
 

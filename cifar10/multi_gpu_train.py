@@ -205,10 +205,12 @@ def _update_copies(run, step, gradients, variables):
   recipe = run.recipe
   gradients = optimizers.with_decay(recipe, gradients, variables, (
       optimizers.weight_decay(recipe, variables)))
-  norms = optimizers.norms(gradients, variables)
+  norms = {}
+  if run.dtype == 'float16':
+    norms = optimizers.norms(gradients, variables)
   with tf.name_scope('update'):
     update = optimizers.update(recipe, step.learning_rate, gradients, variables,
-                               norms if run.dtype == 'float16' else {})
+                               norms)
   if not recipe.lookahead_steps:
     return update
   with tf.name_scope('lookahead'), tf.control_dependencies([update]):
