@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf
 from cifar10.nn import kernels
 from cifar10.nn import layers
 from cifar10.nn import optimizers
+from cifar10.nn import replicas
 from cifar10.nn import summaries
 from cifar10.recipe import Recipe
 
@@ -157,18 +158,18 @@ def objective(losses):
   return losses.get('smoothed_cross_entropy', losses['cross_entropy'])
 
 
-def gradients(losses, dtype='float32', variables=None):
+def gradients(losses, dtype='float32'):
   """Computes the gradients of the `objective()`.
 
   Args:
     losses: the dict that `loss()` returns.
     dtype: type that the network computes in.
-    variables: list; None: tf.trainable_variables().
 
   Returns:
-    List of float32 tensors, one for each variable.
+    List of float32 tensors, one for each of tf.trainable_variables(). On
+    another host than the first, they are gradients of its copies.
   """
-  loss, variables = objective(losses), variables or tf.trainable_variables()
+  loss, variables = objective(losses), replicas.trainable_variables()
   if dtype == 'float16':
     return optimizers.scaled_gradients(loss, variables)
   return tf.gradients(loss, variables)

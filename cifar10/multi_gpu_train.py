@@ -41,7 +41,7 @@ from cifar10.util.errors import UserError
 FLAGS = flags.FLAGS
 
 
-def tower_loss(network, recipe, images, labels, num_classes, host=0):
+def tower_loss(network, recipe, images, labels, num_classes):
   """Computes the losses of one tower, and their gradients.
 
   Args:
@@ -51,17 +51,14 @@ def tower_loss(network, recipe, images, labels, num_classes, host=0):
       part of the batch.
     labels: int32 [n].
     num_classes: number of classes.
-    host: number of the host, whose copies of the variables the tower uses.
 
   Returns:
     losses: the dict of `model.loss()`.
     gradients: the list of `model.gradients()`.
   """
-  with replicas.on(host):
-    logits = network.inference(images, num_classes, is_training=True)
-    losses = model.loss(logits, labels, recipe.label_smoothing)
-    return losses, model.gradients(losses, images.dtype, replicas.copies(
-        tf.trainable_variables(), host))
+  logits = network.inference(images, num_classes, is_training=True)
+  losses = model.loss(logits, labels, recipe.label_smoothing)
+  return losses, model.gradients(losses, images.dtype)
 
 
 def average_gradients(tower_gradients, hosts):
@@ -125,16 +122,15 @@ def train(options, devices=None, fresh=False, hooks=(), augment=None,
     raise UserError('--input=queue: expected tfdata, of which each host of a '
                     'cluster makes its part')
   with directory.open_train_dir(run, fresh):
-    files = {}
     if chief and directory.is_done(run):
       chief = None  # A finished run needs no workers, who may be gone.
+    hosts = [processes.Host('', None, data.train)]
     if chief:
       hosts = chief.hosts(data)
-      files = {host.device: host.files for host in hosts}
-      devices = [device for host in hosts for device in find_devices(
-          run.num_towers // len(hosts), host.gpus, host.device)]
-    devices = devices or find_devices(run.num_towers)
-    with tf.Graph().as_default(), tf.device(chief and chief.device):
+    files = {host.device: host.files for host in hosts}
+    devices = devices or [device for host in hosts for device in find_devices(
+        run.num_towers // len(hosts), host.gpus, host.device)]
+    with tf.Graph().as_default(), tf.device(hosts[0].device):
       print('Towers: ' + ', '.join(
           f'tower_{i} on {device}' for i, device in enumerate(devices)),
           flush=True)
@@ -171,9 +167,9 @@ def build(run, data, devices, augment=None, files=None):
   for i, (device, (images, labels)) in enumerate(zip(
       devices, inputs_of_towers)):
     host = hosts.index(f'{_host_of(device)}/cpu:0')
-    with tf.device(device), layers.tower(i, len(devices)):
+    with tf.device(device), replicas.on(host), layers.tower(i, len(devices)):
       towers[host].append(tower_loss(
-          network, run.recipe, images, labels, data.format.num_classes, host))
+          network, run.recipe, images, labels, data.format.num_classes))
 
   checkpoints.init_from(run)
   averages = average_gradients(towers, hosts)
@@ -185,24 +181,22 @@ def build(run, data, devices, augment=None, files=None):
   updates = [step.train_op]
   for number, (_, gradients) in enumerate(averages[1:], 1):
     with tf.device(hosts[number]), replicas.on(number):
-      updates.append(_update_copies(run, step, gradients, replicas.copies(
-          tf.trainable_variables(), number)))
+      updates.append(_update_copies(run, step, gradients))
   return step._replace(train_op=tf.group(*updates))
 
 
-def _update_copies(run, step, gradients, variables):
+def _update_copies(run, step, gradients):
   """Makes the update of a step, which `model.train()` makes, on another host.
 
   Args:
     run: the `Run`.
     step: the `model.Step`.
     gradients: list with the averages of the gradients.
-    variables: list with the host's copies of the variables.
 
   Returns:
     The operation.
   """
-  recipe = run.recipe
+  recipe, variables = run.recipe, replicas.trainable_variables()
   gradients = optimizers.with_decay(recipe, gradients, variables, (
       optimizers.weight_decay(recipe, variables)))
   norms = {}

@@ -31,7 +31,6 @@ class Chief(processes.Chief):
   def __init__(self, server, count):
     self._server, self._count = server, count
     self._cluster = tf_config.Cluster(None, (), None)
-    self.device = HOSTS[0]
 
   def hosts(self, data):
     # The variables of the test before are still there.

@@ -19,7 +19,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 import uuid
 
 import tensorflow.compat.v1 as tf
@@ -32,8 +32,6 @@ _POLL_SECS = 1
 # A worker that does not answer this number of times in a row, for two seconds
 # each, has stopped, or the network has. It is noticed within 25 seconds.
 _MAX_SILENT_POLLS = 8
-_MUST_BE_EQUAL = {'count': 'number of training records',
-                  'checksum': 'checksum of the training records'}
 
 
 def say(text):
@@ -96,10 +94,8 @@ def serve(cluster, data):
   server = _start_server(cluster)
   with console.received_signals() as signals, _session(
       server.target, cluster.me) as (session, announcement, end):
-    value = tf.placeholder(tf.string, [])
-    announce, size, dequeue = announcement.assign(value), end.size(), (
-        end.dequeue())
-    session.run(announce, {value: json.dumps(_announcement_of(data))})
+    session.run(announcement.assign(json.dumps(_announcement_of(data))))
+    size, dequeue = end.size(), end.dequeue()
     present = None
     while not signals and not session.run(size):
       data.check()
@@ -118,15 +114,16 @@ def serve(cluster, data):
 def _announcement_of(data):
   """Returns the announcement of this process, for JSON."""
   return {'process': uuid.uuid4().hex, 'train': data.train.paths,
-          'count': len(data.train), 'checksum': data.checksum,
+          'records': f'{len(data.train):,} training records with the '
+                     f'checksum {data.checksum}',
           'is_mapped': data.train.is_mapped,
           'gpus': len(tf.config.list_physical_devices('GPU'))}
 
 
 class Host(NamedTuple):
-  """A host on which the chief can place towers."""
-  device: str  # Prefix of the names of its devices.
-  gpus: int  # Number of its GPUs.
+  """A host on which towers can be placed."""
+  device: str  # Prefix of the names of its devices; '': there is one host.
+  gpus: Optional[int]  # Number of its GPUs; None: as many as there are here.
   files: Any  # Its training records, `RecordFiles`.
 
 
@@ -136,9 +133,6 @@ class Chief:
   At the end of the `with` block, also after an error, the chief ends all
   reachable workers. After SIGTERM or SIGHUP, it does not: the workers wait for
   the chief to be restarted.
-
-  Attributes:
-    device: prefix of the names of the chief's devices.
   """
 
   def __init__(self, cluster, restart):
@@ -155,17 +149,16 @@ class Chief:
     self._cluster, self._restart = cluster, restart
     self._announcements = {}  # What workers announced, by `Task`.
     self._server = _start_server(cluster)
-    self.device = cluster.chief.device
 
   def __enter__(self):
     return self
 
   def __exit__(self, unused_type, error, unused_traceback):
+    if isinstance(error, SystemExit) and error.code in (
+        128 + signal.SIGTERM, 128 + signal.SIGHUP):
+      return
     problem = ''
-    if isinstance(error, SystemExit):
-      if error.code in (128 + signal.SIGTERM, 128 + signal.SIGHUP):
-        return
-    elif error is not None and not isinstance(error, KeyboardInterrupt):
+    if isinstance(error, Exception):
       problem = filesystem.reason(error) or repr(error)
     for task in self._cluster.workers:
       try:
@@ -206,13 +199,10 @@ class Chief:
         if missing:
           time.sleep(_POLL_SECS)
     for task, found in self._announcements.items():
-      different = [f'{name}: {found[key]}, expected {mine[key]}'
-                   for key, name in _MUST_BE_EQUAL.items()
-                   if found[key] != mine[key]]
-      if different:
+      if found['records'] != mine['records']:
         raise UserError(
             f'{task}, data in {os.path.dirname(found["train"][0])}: '
-            + '; '.join(different))
+            f'{found["records"]}, expected {mine["records"]}')
     return [Host(task.device, found['gpus'], dataclasses.replace(
         data.train, paths=tuple(found['train']), is_mapped=found['is_mapped']))
             for task, found in ((self._cluster.chief, mine),
@@ -258,11 +248,10 @@ class Chief:
 
   def _announcement(self, task):
     """Returns a worker's announcement; None if it is not available."""
-    if not task.listens():
-      return None
-    with contextlib.suppress(tf.errors.OpError), _session(
-        self._server.target, self._cluster.chief, task) as (
+    # There is no value yet if it has just started.
+    with contextlib.suppress(tf.errors.OpError):
+      if task.listens():
+        with _session(self._server.target, self._cluster.chief, task) as (
             session, announcement, _):
-      if session.run(announcement.is_initialized()):
-        return json.loads(session.run(announcement.read_value()))
+          return json.loads(session.run(announcement.read_value()))
     return None

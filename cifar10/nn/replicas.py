@@ -24,6 +24,7 @@ def on(host):
     yield
     return
   prefix = f'host_{host}/'
+  hosts = tf.get_collection_ref('hosts')
   originals = {v.op.name: v for v in tf.global_variables()}
 
   def get(getter, name, *args, **kwargs):
@@ -39,18 +40,21 @@ def on(host):
         **kwargs, 'initial_value': originals[name].read_value,
         'trainable': False, 'collections': [tf.GraphKeys.LOCAL_VARIABLES]})
 
+  hosts.append(host)
   with tf.name_scope(prefix), tf.variable_scope(
       tf.get_variable_scope(), custom_getter=get), tf.variable_creator_scope(
           create):
     yield
+  hosts.pop()
 
 
-def copies(variables, host):
-  """Returns a host's copies of variables, or the variables if it is host 0."""
-  if host == 0:
+def trainable_variables():
+  """Returns the trainable variables; in `with on(host)`, the host's copies."""
+  variables, hosts = tf.trainable_variables(), tf.get_collection('hosts')
+  if not hosts:
     return variables
-  found = {name_of(v): v for v in _copies_on(host)}
-  return [found[v.op.name] for v in variables]
+  copies = {name_of(v): v for v in _copies_on(hosts[-1])}
+  return [copies[v.op.name] for v in variables]
 
 
 def name_of(variable):

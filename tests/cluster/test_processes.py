@@ -8,18 +8,21 @@ The ordinary suite kills a few times; after each checkpoint:
 
 import collections
 import dataclasses
+import itertools
 import json
 import random
 import re
 import shutil
 import signal
 import socket
+import threading
 import time
 
 import pytest
 import tensorflow.compat.v1 as tf
 
 from cifar10 import multi_gpu_train
+from cifar10.cluster import processes as life
 from cifar10.cluster import tf_config
 from cifar10.runs import checkpoints
 from cifar10.runs import preparation
@@ -156,7 +159,7 @@ def processes(tmp_path, data_dir):
   def make(options):
     data_dirs = [tmp_path / f'data_{i}' for i in range(3)]
     for directory in data_dirs:
-      shutil.copytree(data_dir, directory)
+      shutil.copytree(data_dir, directory, dirs_exist_ok=True)
     made.append(Processes(options, data_dirs))
     return made[-1], data_dirs
 
@@ -284,6 +287,24 @@ def test_a_server_that_says_nothing_is_not_there():
   assert not task.listens()
 
 
+def test_a_worker_that_is_silent_is_lost(monkeypatch, capsys):
+  """The step that waits for it does not end. One answer is enough to stay."""
+  answers = [True] + [False] * 7 + [True] + [False] * 8
+  asked, restarted = itertools.count(), threading.Event()
+  monkeypatch.setattr(
+      tf_config.Task, 'listens',
+      lambda task: not restarted.is_set() and answers[next(asked)])
+  monkeypatch.setattr(life, '_POLL_SECS', 0.01)
+  monkeypatch.setattr(life, '_start_server', lambda cluster: tf.train.Server(
+      {'local': ['127.0.0.1:0']}, start=False))
+  chief, worker = (tf_config.Task(job, 0, 'h:1') for job in ('chief', 'worker'))
+  cluster = tf_config.Cluster(chief, (worker,), chief)
+  life.Chief(cluster, restarted.set).train(lambda target: restarted.wait(60))
+  assert restarted.is_set()
+  assert next(asked) == len(answers)
+  assert ': lost worker 0 (h:1): starting again\n' in capsys.readouterr().out
+
+
 def change(data_dir):
   """Changes a pixel of a training record."""
   path = data_dir / 'cifar-10-batches-bin/data_batch_2.bin'
@@ -300,7 +321,7 @@ def test_a_worker_that_comes_back_with_other_data(processes, make_small_run):
   change(data_dirs[2])
   p.start(2)
   assert p.end() == [1, 1, 1]
-  assert 'checksum of the training records: ' in p.programs[2].err
+  assert 'training records with the checksum' in p.programs[2].err
 
 
 def test_a_worker_whose_data_changes_ends(processes, make_small_run):
@@ -322,7 +343,8 @@ def test_a_worker_with_other_data_is_told(processes, make_small_run):
   assert p.end() == [1, 1, 1]
   problem = re.compile(
       rf'worker 1 \(.*\), data in {data_dirs[2]}/cifar-10-batches-bin: '
-      r'checksum of the training records: (\w{8}), expected (?!\1)\w{8}\n')
+      r'(.* training records with the checksum )(\w{8}), expected '
+      r'\1(?!\2)\w{8}\n')
   assert re.fullmatch('error: ' + problem.pattern, p.programs[0].err)
   for program in p.programs[1:]:
     assert re.fullmatch(r'error: the chief \(.*\) ended: ' + problem.pattern,
@@ -341,8 +363,13 @@ def test_an_address_that_is_taken(processes, make_small_run):
 
 @pytest.mark.long
 def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
+  """The weights are those of a cluster that nobody kills, bit for bit."""
   options = make_run(max_steps=1000, checkpoint_steps=50, log_frequency=10,
                      batch_size=2)
+  undisturbed = dataclasses.replace(options, train_dir=str(tmp_path / 'other'))
+  p, _ = processes(undisturbed)
+  p.start(0, 1, 2)
+  assert p.end(600) == [0, 0, 0]
   p, _ = processes(options)
   p.start(0, 1, 2)
   rng, killed, seen = random.Random(1), collections.Counter(), 0
@@ -364,4 +391,8 @@ def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
   assert p.end() == [0, 0, 0]
   print(f'\nkilled: the chief {killed[0]} times, workers '
         f'{killed[1] + killed[2]} times')
+  expected, found = (read_checkpoint(f'{run.train_dir}/model.ckpt-1000')
+                     for run in (undisturbed, options))
+  for name in expected:
+    assert (found[name] == expected[name]).all(), name
   check_equals_one_process(options, tmp_path)
