@@ -67,7 +67,8 @@ def _parse_flags(arguments):
 
 def restart():
   """Starts this program once more, in place of this process, not --fresh."""
-  os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], '--nofresh'])
+  arguments = [a for a in sys.orig_argv[1:] if a != '--nofresh']
+  os.execv(sys.executable, [sys.executable, *arguments, '--nofresh'])
 
 
 def _fail(message):

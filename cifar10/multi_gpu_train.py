@@ -61,16 +61,17 @@ def tower_loss(network, recipe, images, labels, num_classes):
   return losses, model.gradients(losses, images.dtype)
 
 
-def average_gradients(tower_gradients, hosts):
-  """Averages gradients over all towers, which synchronizes the towers.
+def average_gradients(tower_gradients, hosts, reduce_dtype='float32'):
+  """Averages losses and gradients over all towers, which synchronizes them.
 
   Args:
-    tower_gradients: for each host, a list with what each of its towers
-      computed: gradients, losses, or any structure of tensors.
+    tower_gradients: for each host, a list with the losses and the gradients
+      that each of its towers computed.
     hosts: for each host, its CPU.
+    reduce_dtype: type in which hosts send each other gradients.
 
   Returns:
-    For each host, the structure of the averages.
+    For each host, the averages of losses and gradients.
   """
   count = sum(map(len, tower_gradients))
   with tf.name_scope('average_gradients'):
@@ -79,7 +80,11 @@ def average_gradients(tower_gradients, hosts):
       with tf.device(host):
         sums.append(tf.nest.map_structure(
             lambda *values: tf.add_n(values), *towers))
-    return replicas.all_reduce(sums, hosts, count)
+    if reduce_dtype == 'float32':
+      return replicas.all_reduce(sums, hosts, count)
+    losses, gradients = zip(*sums)
+    return [*zip(replicas.all_reduce(losses, hosts, count),
+                 replicas.all_reduce(gradients, hosts, count, reduce_dtype))]
 
 
 def find_devices(num_towers, gpus=None, host=''):
@@ -172,7 +177,7 @@ def build(run, data, devices, augment=None, files=None):
           network, run.recipe, images, labels, data.format.num_classes))
 
   checkpoints.init_from(run)
-  averages = average_gradients(towers, hosts)
+  averages = average_gradients(towers, hosts, run.reduce_dtype)
   with tf.device('/cpu:0'):
     step = model.train(*averages[0], run.recipe, run.global_batch,
                        run.num_examples, run.dtype)

@@ -75,6 +75,7 @@ TRAINING = {
     '--max_steps=9': {'run.max_steps': 9},
     '--holdout=9': {'run.holdout': 9},
     '--seed=9': {'run.seed': 9},
+    '--reduce_dtype=bfloat16': {'run.reduce_dtype': 'bfloat16'},
     '--input=queue': {'run.input': 'queue'},
     '--min_fraction_of_examples_in_queue=0.9': {
         'run.min_fraction_of_examples_in_queue': 0.9},

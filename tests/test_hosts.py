@@ -72,14 +72,17 @@ def ops_of(step):
   return found
 
 
-@pytest.mark.parametrize('name, optimizer, size', [
-    ('convnet', 'sgd', 1_068_298), ('convnet', 'adam', 1_068_298),
-    ('airnet', None, None)])
-def test_what_crosses_the_network(make_run, name, optimizer, size):
-  """Parts of one vector; besides, numbers, and that a host is done."""
+@pytest.mark.parametrize('name, optimizer, size, dtype', [
+    ('convnet', 'sgd', 1_068_298, 'float32'),
+    ('convnet', 'adam', 1_068_298, 'bfloat16'),
+    ('airnet', None, None, 'float32')])
+def test_what_crosses_the_network(make_run, name, optimizer, size, dtype):
+  """Parts of one vector; besides, numbers, and that a host is done. Losses have
+  a vector of their own if gradients are of another type."""
   recipe = networks.find(name).RECIPE
   run, data = preparation.prepare(make_run(
-      network=name, num_towers=6, batch_size=2, recipe=dataclasses.replace(
+      network=name, num_towers=6, batch_size=2, reduce_dtype=dtype,
+      recipe=dataclasses.replace(
           recipe, optimizer=optimizer or recipe.optimizer)))
   graph, step = build(run, data)
   with graph.as_default():
@@ -97,19 +100,26 @@ def test_what_crosses_the_network(make_run, name, optimizer, size):
   for op in ops_of(step):
     for tensor in op.inputs:
       if host(op) != host(tensor.op) and tensor.dtype != tf.resource:
-        sent[host(tensor.op), host(op)].add((tensor.name, tensor.shape))
+        sent[host(tensor.op), host(op)].add(
+            (tensor.name, tensor.shape, tensor.dtype.name))
     for other in op.control_inputs:
       if host(op) != host(other):
         assert (host(op), op.type) == (HOSTS[0], 'NoOp')
   pairs = {(a, b) for a in HOSTS for b in HOSTS if a != b}
   assert sent.keys() == pairs
   for (source, target_host), tensors in sent.items():
-    vectors = [shape for _, shape in tensors if shape.rank]
-    numbers = [shape for _, shape in tensors if not shape.rank]
+    vectors = [shape for _, shape, of in tensors if shape.rank and of == dtype]
+    small = [shape for _, shape, of in tensors if shape.rank and of != dtype]
+    numbers = [shape for _, shape, _ in tensors if not shape.rank]
     # A part of the sums of the sender's towers, and the sum of its own part.
     assert len(vectors) == 2
     for shape in vectors:
       assert trained < 3 * shape.num_elements() < trained + 200
+    if dtype == 'bfloat16':
+      # The sums of losses are for the chief.
+      assert small == [[32]] * (2 if target_host == HOSTS[0] else 1)
+    else:
+      assert not small
     # The learning rate and, for lookahead, the step.
     assert len(numbers) == (0 if source != HOSTS[0] else
                             2 if name == 'airnet' else 1)
@@ -125,9 +135,10 @@ def test_one_host_has_no_copies(make_run):
               if op.type in ('Unpack', 'Fingerprint') or 'host_' in op.name]
 
 
-@pytest.mark.parametrize('sizes', [
-    [(3, 5), (), (700,)], [(2,)], [(1000, 7), (16,), ()]])
-def test_all_reduce(sizes):
+@pytest.mark.parametrize('sizes, dtype', [
+    ([(3, 5), (), (700,)], 'float32'), ([(2,)], 'float32'),
+    ([(1000, 7), (16,), ()], 'float32'), ([(1000, 7), ()], 'bfloat16')])
+def test_all_reduce(sizes, dtype):
   rng = np.random.default_rng(1)
   values = [[rng.normal(size=size).astype(np.float32) for size in sizes]
             for _ in range(3)]
@@ -135,14 +146,14 @@ def test_all_reduce(sizes):
   with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(
       device_count={'CPU': 3})) as session:
     found = session.run(replicas.all_reduce(
-        [list(map(tf.constant, own)) for own in values], hosts, 5))
+        [list(map(tf.constant, own)) for own in values], hosts, 5, dtype))
   assert len(found) == 3
   for result in found:
     for i, size in enumerate(sizes):
       terms = [v[i] for v in values]
       assert result[i].shape == size
       numerics.assert_close(result[i], np.float64(sum(terms)) / 5, 4,
-                            scale=np.abs(terms).max())
+                            dtype=dtype, scale=np.abs(terms).max())
       np.testing.assert_array_equal(result[i], found[0][i])
 
 
@@ -210,6 +221,22 @@ def test_hosts_skip_a_step_that_overflows(server, make_run, tmp_path):
                      for i in (1, 2, 3))
   assert (one['dense/weights'] == two['dense/weights']).all()
   assert (two['dense/weights'] != three['dense/weights']).any()
+
+
+def test_gradients_in_bfloat16(server, make_small_run, tmp_path):
+  """A step is wrong by what bfloat16 rounds, and by no more."""
+  options = make_small_run(batch_size=2, max_steps=1)
+  start = numerics.Start()
+  ends = [train(dataclasses.replace(
+      options, reduce_dtype=dtype, train_dir=str(tmp_path / dtype)), server, 3,
+                hooks=[start]) for dtype in ('float32', 'bfloat16')]
+  for name, values in ends[0].items():
+    moved, expected = (end[name] - start.values[name] for end in ends[::-1])
+    if name in ('global_step', 'cross_entropy/avg', 'total_loss/avg'):
+      assert moved == expected
+    else:
+      assert (moved != expected).any(), name
+      numerics.assert_close(moved, expected, 4, dtype='bfloat16', name=name)
 
 
 def test_another_number_of_hosts_goes_on(server, make_small_run, tmp_path):

