@@ -181,11 +181,13 @@ CASES = {
 
 
 def train(options, server, hosts, **arguments):
-  """Trains six towers on 1 to 3 hosts; returns the last checkpoint."""
+  """Trains six towers on 1 to 3 hosts; returns the last checkpoint. Nothing may
+  be placed where it cannot be."""
   multi_gpu_train.train(
       dataclasses.replace(options, num_towers=6),
       chief=Chief(server, hosts) if hosts > 1 else None,
-      devices=None if hosts > 1 else ['/cpu:0'] * 6, **arguments)
+      devices=None if hosts > 1 else ['/cpu:0'] * 6, config=tf.ConfigProto(),
+      **arguments)
   return read_checkpoint(f'{options.train_dir}/model.ckpt-{options.max_steps}')
 
 

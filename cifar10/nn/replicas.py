@@ -36,9 +36,12 @@ def on(host):
     # Adam's creates variables in a name scope, in no variable scope.
     scope = tf.get_default_graph().get_name_scope()
     name = f'{scope}/{kwargs["name"]}'.strip('/').removeprefix(prefix)
+    # The value is not read where the copy is.
+    with tf.init_scope(), tf.colocate_with(None, ignore_existing=True):
+      value = originals[name].read_value()
     return next_creator(**{
-        **kwargs, 'initial_value': originals[name].read_value,
-        'trainable': False, 'collections': [tf.GraphKeys.LOCAL_VARIABLES]})
+        **kwargs, 'initial_value': value, 'trainable': False,
+        'collections': [tf.GraphKeys.LOCAL_VARIABLES]})
 
   hosts.append(host)
   with tf.name_scope(prefix), tf.variable_scope(
