@@ -202,11 +202,12 @@ def _update_copies(run, step, gradients):
     The operation.
   """
   recipe, variables = run.recipe, replicas.trainable_variables()
-  gradients = optimizers.with_decay(recipe, gradients, variables, (
-      optimizers.weight_decay(recipe, variables)))
   norms = {}
-  if run.dtype == 'float16':
-    norms = optimizers.norms(gradients, variables)
+  with tf.name_scope('gradients'):
+    decay = optimizers.weight_decay(recipe, variables)
+    gradients = optimizers.with_decay(recipe, gradients, variables, decay)
+    if run.dtype == 'float16':
+      norms = optimizers.norms(gradients, variables)
   with tf.name_scope('update'):
     update = optimizers.update(recipe, step.learning_rate, gradients, variables,
                                norms)

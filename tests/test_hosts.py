@@ -168,7 +168,7 @@ def recipe_of(name, **changes):
 
 
 CASES = {
-    'moving averages': {'network': 'convnet'},
+    'moving averages': {'network': 'two_layer_fc', 'recipe': SMALL_RECIPE},
     'Adam': {'network': 'two_layer_fc', 'recipe': dataclasses.replace(
         SMALL_RECIPE, optimizer='adam')},
     'dropout and batch normalization': {

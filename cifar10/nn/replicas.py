@@ -37,7 +37,8 @@ def on(host):
     scope = tf.get_default_graph().get_name_scope()
     name = f'{scope}/{kwargs["name"]}'.strip('/').removeprefix(prefix)
     # The value is not read where the copy is.
-    with tf.init_scope(), tf.colocate_with(None, ignore_existing=True):
+    with tf.init_scope(), tf.name_scope(f'{prefix}{name}/'), (
+        tf.colocate_with(None, ignore_existing=True)):
       value = originals[name].read_value()
     return next_creator(**{
         **kwargs, 'initial_value': value, 'trainable': False,
