@@ -62,8 +62,8 @@ class Options:
                      'computes in; variables are float32.')
   num_towers: int = field(1, minimum=1)
   reduce_dtype: str = field(
-      'float32', choices=('float32', 'bfloat16'), help='Type in which the hosts '
-      'of a cluster send each other gradients.')
+      'float32', choices=('float32', 'bfloat16'), help='Type in which the '
+      'hosts of a cluster send each other gradients.')
   holdout: int = field(0, minimum=0, help='Number of training records, the '
                        'last, to keep for eval --eval_data=holdout.')
   max_steps: Optional[int] = field(

@@ -1,8 +1,8 @@
 """Clusters over a network: each host is a network namespace of this machine,
 with a link of limited rate. Needs root, and `ip` and `tc` of iproute2:
 
-    RATE=1gbit HOSTS=1,2,4,6 REDUCE_DTYPE=float32 python -m pytest -n 0 -m long \
-        tests/cluster/test_links.py -s
+    RATE=1gbit HOSTS=1,2,4,6 REDUCE_DTYPE=float32 python -m pytest -n 0 \
+        -m long tests/cluster/test_links.py -s
 
 The first test prints the time of a step. Nothing else should run meanwhile.
 """
