@@ -13,7 +13,8 @@ To add a network, write a module and enter it in NETWORKS.
 
 from cifar10 import model
 from cifar10.networks import airnet
-from cifar10.networks import airnet_wide
+from cifar10.networks import airnet95
+from cifar10.networks import airnet96
 from cifar10.networks import baseline_cnn
 from cifar10.networks import improved_cnn
 from cifar10.networks import local
@@ -31,7 +32,8 @@ NETWORKS = {
     'improved_cnn': improved_cnn,
     'resnet32': resnet32,
     'airnet': airnet,
-    'airnet_wide': airnet_wide,
+    'airnet95': airnet95,
+    'airnet96': airnet96,
 }
 
 

@@ -2,7 +2,8 @@
 
 The network follows airbench94 (Jordan, 2024, arXiv:2404.00498) and the earlier
 cifar10-fast. Its input is the `whiten` normalization: 2x2 patches of pixels,
-decorrelated with statistics of the training images.
+decorrelated with statistics of the training images. airnet95 and airnet96 are
+larger ones.
 """
 
 import numpy as np
@@ -11,7 +12,6 @@ import tensorflow.compat.v1 as tf
 from cifar10.nn import layers
 from cifar10.recipe import Recipe
 
-WIDTHS = 64, 256, 256
 RECIPE = Recipe(
     epochs=13, batch_size=512, normalization='whiten',
     augmentation='reflect_crop', alternating_flip=True,
@@ -52,34 +52,46 @@ class Dirac:
                        uniform(shape, dtype))
 
 
-def inference(images, num_classes, is_training=False, widths=WIDTHS):
-  """Returns [n, num_classes] logits of [n, height, width, c] whitened patches.
+def inference(images, num_classes, is_training=False, widths=(64, 256, 256),
+              depth=2, momentum=0.6):
+  """Builds the network.
 
-  `widths` are the numbers of channels of the blocks.
+  Args:
+    images: [n, height, width, c] whitened patches.
+    num_classes: number of classes.
+    is_training: whether batches are normalized with their own statistics.
+    widths: numbers of channels of the blocks.
+    depth: number of convolutions of a block. The result of the first is added
+      to that of the last, if there are three or more.
+    momentum: share of the moving statistics that a step keeps.
+
+  Returns:
+    [n, num_classes] logits.
   """
   with tf.variable_scope('whitened'):
     x = tf.concat([images, -images], 3)
     x = tf.nn.relu(layers.add_biases(x, 0.0))
   for i, width in enumerate(widths, 1):
     with tf.variable_scope(f'block{i}'):
-      x = _block(x, width, is_training)
+      x = _block(x, width, depth, is_training, momentum)
       layers.activation_summary(x)
   with tf.variable_scope('logits'):
     x = tf.reduce_max(x, [1, 2])
     return layers.dense(x, num_classes, _fan_in_uniform(), bias=None) / 9
 
 
-def _block(x, width, is_training):
+def _block(x, width, depth, is_training, momentum):
   """Halves height and width."""
-  with tf.variable_scope('conv1'):
-    x = layers.conv2d(x, 3, width, Dirac())
-    x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
-    x = tf.nn.relu(_batch_norm(x, is_training))
-  with tf.variable_scope('conv2'):
-    x = layers.conv2d(x, 3, width, Dirac())
-    return tf.nn.relu(_batch_norm(x, is_training))
-
-
-def _batch_norm(x, is_training):
-  return layers.batch_norm(x, is_training, momentum=0.6, epsilon=1e-12,
-                           scale=False)
+  for i in range(1, depth + 1):
+    with tf.variable_scope(f'conv{i}'):
+      x = layers.conv2d(x, 3, width, Dirac())
+      if i == 1:
+        x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
+      x = layers.batch_norm(x, is_training, momentum, epsilon=1e-12,
+                            scale=False)
+      if i == depth > 2:
+        x += first
+      x = tf.nn.relu(x)
+      if i == 1:
+        first = x
+  return x

@@ -70,11 +70,16 @@ SIZES = {
         + 2 * (64 + 256 + 256) + 2560,
         9 * (31**2 * 24 * 64 + 15**2 * (64**2 + 64 * 256)
              + (2 * 7**2 + 3**2) * 256**2) + 2560),
-    'airnet_wide': (
+    'airnet95': (
         24 + 9 * (24 * 128 + 128**2 + 128 * 384 + 3 * 384**2)
         + 2 * (128 + 384 + 384) + 3840,
         9 * (31**2 * 24 * 128 + 15**2 * (128**2 + 128 * 384)
-             + (2 * 7**2 + 3**2) * 384**2) + 3840)}
+             + (2 * 7**2 + 3**2) * 384**2) + 3840),
+    'airnet96': (
+        24 + 9 * (24 * 128 + 2 * 128**2 + 128 * 384 + 2 * 384**2 + 384 * 512
+                  + 2 * 512**2) + 3 * (128 + 384 + 512) + 5120,
+        9 * (31**2 * 24 * 128 + 15**2 * (2 * 128**2 + 128 * 384)
+             + 7**2 * (2 * 384**2 + 384 * 512) + 3**2 * 2 * 512**2) + 5120)}
 # What is added up on the way from the images to a logit.
 TERMS = {
     'convnet': 75 + 1600 + 2304 + 384 + 192,
@@ -85,9 +90,10 @@ TERMS = {
     'improved_cnn': 9 * (3 + 32 + 32 + 64 + 64 + 128) + 2048 + 128,
     'resnet32': 9 * (3 + 11 * 16 + 10 * 32 + 9 * 64) + 64,
     'airnet': 9 * (24 + 64 + 64 + 3 * 256) + 256,
-    'airnet_wide': 9 * (24 + 128 + 128 + 3 * 384) + 384}
+    'airnet95': 9 * (24 + 128 + 128 + 3 * 384) + 384,
+    'airnet96': 9 * (24 + 3 * 128 + 3 * 384 + 2 * 512) + 512}
 RNG = np.random.default_rng(0)
-WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet_wide')
+WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet95', 'airnet96')
 
 
 @pytest.mark.parametrize('name', networks.NETWORKS)
@@ -100,7 +106,7 @@ def test_size(name):
            'baseline_cnn': 30**2 * 27 * 32, 'improved_cnn': 32**2 * 27 * 32,
            'resnet32': 32**2 * 27 * 16,
            # Their biases stand before the first product.
-           'airnet': 0, 'airnet_wide': 0}[name]
+           'airnet': 0, 'airnet95': 0, 'airnet96': 0}[name]
   assert size.training == 3 * size.inference - first
 
 
@@ -123,7 +129,7 @@ def test_any_number_of_images(name):
 
 @pytest.mark.parametrize('name, dtype', [
     *(pytest.param(name, 'float32', marks=pytest.mark.long) if name in (
-        'resnet32', 'airnet_wide') else (name, 'float32')
+        'resnet32', 'airnet95', 'airnet96') else (name, 'float32')
       for name in networks.NETWORKS),
     ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
 def test_resumed_equals_uninterrupted(make_run, tmp_path, capsys, name, dtype):
@@ -274,7 +280,7 @@ def test_what_is_decayed():
       assert len(found) == 1 + 30 + 2 + 2
     elif name == 'two_layer_fc':
       assert found == {'hidden/weights', 'softmax_linear/weights'}
-    elif name in ('airnet', 'airnet_wide'):
+    elif name.startswith('airnet'):
       assert found == names
     else:
       assert network.RECIPE.weight_decay == 0
@@ -334,7 +340,7 @@ def test_batch_norm_through_training_and_evaluation(make_run):
 @pytest.mark.numerical
 @pytest.mark.parametrize('name, momentum, epsilon', [
     ('improved_cnn', 0.99, 1e-3), ('resnet32', 0.997, 1e-5),
-    ('airnet', 0.6, 1e-12), ('airnet_wide', 0.6, 1e-12)])
+    ('airnet', 0.6, 1e-12), ('airnet95', 0.6, 1e-12), ('airnet96', 0.9, 1e-12)])
 def test_momentum_and_epsilon_of_batch_norm(name, momentum, epsilon):
   network = networks.find(name)
   with tf.Graph().as_default() as graph, tf.Session() as session:
