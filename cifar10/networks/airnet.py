@@ -82,16 +82,16 @@ def inference(images, num_classes, is_training=False, widths=(64, 256, 256),
 
 def _block(x, width, depth, is_training, momentum):
   """Halves height and width."""
-  for i in range(1, depth + 1):
+  def batch_norm(x):
+    return layers.batch_norm(x, is_training, momentum, epsilon=1e-12,
+                             scale=False)
+
+  with tf.variable_scope('conv1'):
+    x = layers.conv2d(x, 3, width, Dirac())
+    x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
+    first = x = tf.nn.relu(batch_norm(x))
+  for i in range(2, depth + 1):
     with tf.variable_scope(f'conv{i}'):
-      x = layers.conv2d(x, 3, width, Dirac())
-      if i == 1:
-        x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
-      x = layers.batch_norm(x, is_training, momentum, epsilon=1e-12,
-                            scale=False)
-      if i == depth > 2:
-        x += first
-      x = tf.nn.relu(x)
-      if i == 1:
-        first = x
+      x = batch_norm(layers.conv2d(x, 3, width, Dirac()))
+      x = tf.nn.relu(x + first if i == depth > 2 else x)
   return x

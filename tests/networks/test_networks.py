@@ -510,6 +510,25 @@ def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
   assert not others.size or others.std() > limit / 3
 
 
+@pytest.mark.numerical
+@pytest.mark.parametrize('depth, times', [(2, 1), (3, 2), (4, 2)])
+def test_shortcuts_of_airnets_blocks(depth, times):
+  """A new block's convolutions after the first pass its result on; from three
+  on, it is added once more."""
+  images = np.float32(RNG.normal(size=(2, 8, 8, 5)))
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    with tf.variable_scope('block'):
+      block = airnet._block(tf.constant(images), 7, depth, False, 0.6)
+    with tf.variable_scope('block/conv1', reuse=True):
+      first = tf.nn.relu(tf.nn.max_pool2d(layers.conv2d(
+          tf.constant(images), 3, 7, airnet.Dirac()), 2, 2, 'VALID'))
+    found, expected = session_run(session, [block, first])
+  assert found.shape == (2, 4, 4, 7)
+  assert expected.any()
+  numerics.assert_close(found, times * expected, depth * 9 * 7)
+
+
 @pytest.mark.parametrize('initializer, deviation, limit', [
     (baseline_cnn._GLOROT, (2 / 500)**0.5, (6 / 500)**0.5),
     (resnet32._HE, (2 / 200)**0.5, 2 * (2 / 200)**0.5 / 0.8796),
