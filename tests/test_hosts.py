@@ -157,6 +157,17 @@ def test_all_reduce(sizes, dtype):
       np.testing.assert_array_equal(result[i], found[0][i])
 
 
+def test_sums_of_bfloat16_are_float32():
+  """In bfloat16, whose numbers after 1 are 2**-7 apart, each sum would be 1."""
+  hosts = [f'/cpu:{i}' for i in range(3)]
+  with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(
+      device_count={'CPU': 3})) as session:
+    found = session.run(replicas.all_reduce(
+        [[tf.constant([value])] for value in (1.0, 2**-8, 2**-8)], hosts, 1,
+        'bfloat16'))
+  np.testing.assert_array_equal(found, np.full([3, 1, 1], 1 + 2**-7))
+
+
 def flash(images, size, seed):
   """The second batch, and no other, is more than float16 can hold."""
   images = tf.cast(augmentation.central_crop(images, size), tf.float32)

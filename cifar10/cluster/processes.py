@@ -11,7 +11,6 @@ on which the worker waits. Both are kept when the chief is restarted, which it
 is when it has lost a worker.
 """
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -61,9 +60,8 @@ def _start_server(cluster):
   Raises:
     UserError: the port is in use.
   """
-  jobs = {'chief': [cluster.chief.address]}
-  if cluster.workers:
-    jobs['worker'] = [task.address for task in cluster.workers]
+  jobs = {'chief': [cluster.chief.address],
+          'worker': [task.address for task in cluster.workers]}
   port = cluster.me.address.rpartition(':')[2]
   print(f'{cluster.me}: listens on port {port} of every network interface, and '
         'executes requests of all clients, without a password. Use it only in '
@@ -212,43 +210,45 @@ class Chief:
     """Calls train(target), with the address of the session's server.
 
     If a worker is lost, starts this program again: TensorFlow's calls to a
-    worker that has stopped, or whose network has, do not end.
+    worker that has stopped, or whose network has, do not end. After a signal,
+    which a scheduler may have sent to the workers too, it does not.
     """
     done = threading.Event()
-    threading.Thread(target=self._poll, args=[done], daemon=True).start()
-    try:
-      train(self._server.target)
-    except (UserError, tf.errors.OpError) as e:
-      # filesystem.explained() converts TensorFlow errors to UserError.
-      error = e.__cause__ if isinstance(e, UserError) else e
-      if not isinstance(error, tf.errors.OpError):
-        raise
-      lost = [task for task, before in self._announcements.items()
-              if self._announcement(task) != before]
-      if not lost and not isinstance(error, (tf.errors.AbortedError,
-                                             tf.errors.UnavailableError)):
-        raise
-      self._start_again(lost or [filesystem.reason(error)])
-    finally:
-      done.set()
+    for task in self._cluster.workers:
+      threading.Thread(target=self._poll, args=(task, done), daemon=True
+                       ).start()
+    with console.received_signals() as signals:
+      try:
+        train(self._server.target)
+      except (UserError, tf.errors.OpError) as e:
+        # filesystem.explained() converts TensorFlow errors to UserError.
+        error = e.__cause__ if isinstance(e, UserError) else e
+        if not isinstance(error, tf.errors.OpError):
+          raise
+        lost = [task for task, before in self._announcements.items()
+                if self._announcement(task) != before]
+        if not lost and not isinstance(error, (tf.errors.AbortedError,
+                                               tf.errors.UnavailableError)):
+          raise
+        if not signals:
+          self._start_again(lost or [filesystem.reason(error)])
+      finally:
+        done.set()
 
-  def _poll(self, done):
+  def _poll(self, task, done):
     """Starts this program again if a worker does not answer any more."""
-    silent = collections.Counter()
+    silent = 0
     while not done.wait(_POLL_SECS):
-      for task in self._cluster.workers:
-        silent[task] = 0 if task.listens() else silent[task] + 1
-      lost = [task for task in silent if silent[task] >= _MAX_SILENT_POLLS]
-      if lost and not done.is_set():
-        self._start_again(lost)
+      silent = 0 if task.listens() else silent + 1
+      if silent >= _MAX_SILENT_POLLS and not done.is_set():
+        self._start_again([task])
 
   def _start_again(self, lost):
     say(f"lost {', '.join(map(str, lost))}: starting again")
     self._restart()
 
   def _announcement(self, task):
-    """Returns a worker's announcement; None if it is not available."""
-    # There is no value yet if it has just started.
+    """Returns a worker's announcement; None if there is none, or none yet."""
     with contextlib.suppress(tf.errors.OpError):
       if task.listens():
         with _session(self._server.target, self._cluster.chief, task) as (

@@ -132,7 +132,8 @@ class Run(Options):
       del recipe['epochs']
     return {'dataset': self.dataset, 'network': self.network,
             'init_from': self.init_from,
-            'dtype': self.dtype, 'seed': self.seed,
+            'dtype': self.dtype, 'reduce_dtype': self.reduce_dtype,
+            'seed': self.seed,
             'global batch': self.global_batch,
             'number of training records': self.num_examples,
             'checksum of the training records': self.checksum,

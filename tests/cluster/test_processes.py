@@ -7,9 +7,11 @@ The ordinary suite kills a few times; after each checkpoint:
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -287,22 +289,49 @@ def test_a_server_that_says_nothing_is_not_there():
   assert not task.listens()
 
 
-def test_a_worker_that_is_silent_is_lost(monkeypatch, capsys):
-  """The step that waits for it does not end. One answer is enough to stay."""
-  answers = [True] + [False] * 7 + [True] + [False] * 8
-  asked, restarted = itertools.count(), threading.Event()
-  monkeypatch.setattr(
-      tf_config.Task, 'listens',
-      lambda task: not restarted.is_set() and answers[next(asked)])
+@pytest.fixture
+def chief(monkeypatch):
+  """A chief of one worker, and the event that it wants to start again."""
   monkeypatch.setattr(life, '_POLL_SECS', 0.01)
   monkeypatch.setattr(life, '_start_server', lambda cluster: tf.train.Server(
       {'local': ['127.0.0.1:0']}, start=False))
   chief, worker = (tf_config.Task(job, 0, 'h:1') for job in ('chief', 'worker'))
-  cluster = tf_config.Cluster(chief, (worker,), chief)
-  life.Chief(cluster, restarted.set).train(lambda target: restarted.wait(60))
+  restarted = threading.Event()
+  return life.Chief(tf_config.Cluster(chief, (worker,), chief),
+                    restarted.set), restarted
+
+
+def test_a_worker_that_is_silent_is_lost(chief, monkeypatch, capsys):
+  """The step that waits for it does not end. One answer is enough to stay."""
+  chief, restarted = chief
+  answers = [True] + [False] * 7 + [True] + [False] * 8
+  asked = itertools.count()
+  monkeypatch.setattr(
+      tf_config.Task, 'listens',
+      lambda task: not restarted.is_set() and answers[next(asked)])
+  chief.train(lambda target: restarted.wait(60))
   assert restarted.is_set()
   assert next(asked) == len(answers)
   assert ': lost worker 0 (h:1): starting again\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('sent', [[], [signal.SIGTERM], [signal.SIGINT]])
+def test_a_worker_that_is_lost_after_a_signal_is_not_waited_for(
+    chief, monkeypatch, sent):
+  """Schedulers send it to all processes of a cluster."""
+  chief, restarted = chief
+  monkeypatch.setattr(tf_config.Task, 'listens', lambda task: True)
+
+  def train(target):
+    for number in sent:
+      os.kill(os.getpid(), number)
+    raise tf.errors.UnavailableError(None, None, 'gone')
+
+  with pytest.raises(SystemExit) if sent else contextlib.nullcontext() as e:
+    chief.train(train)
+  if sent:
+    assert e.value.code == 128 + sent[0]
+  assert restarted.is_set() == (not sent)
 
 
 def change(data_dir):
