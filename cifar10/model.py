@@ -154,8 +154,9 @@ def loss(logits, labels, label_smoothing=0.0):
 
 
 def objective(losses):
-  """Returns the loss to minimize, of those that `loss()` returns."""
-  return losses.get('smoothed_cross_entropy', losses['cross_entropy'])
+  """Returns the loss to minimize: of `loss()`, plus a selector's."""
+  loss = losses.get('smoothed_cross_entropy', losses['cross_entropy'])
+  return loss + losses['selector_loss'] if 'selector_loss' in losses else loss
 
 
 def gradients(losses, dtype='float32'):

@@ -28,6 +28,7 @@ from cifar10 import networks
 from cifar10.cluster import processes
 from cifar10.cluster import tf_config
 from cifar10.data import datasets
+from cifar10.networks import selection
 from cifar10.nn import layers
 from cifar10.nn import optimizers
 from cifar10.nn import replicas
@@ -53,11 +54,12 @@ def tower_loss(network, recipe, images, labels, num_classes):
     num_classes: number of classes.
 
   Returns:
-    losses: the dict of `model.loss()`.
+    losses: the dict of `model.loss()`, with that of `selection.hardest()`.
     gradients: the list of `model.gradients()`.
   """
+  images, labels, more = selection.hardest(recipe, images, labels, num_classes)
   logits = network.inference(images, num_classes, is_training=True)
-  losses = model.loss(logits, labels, recipe.label_smoothing)
+  losses = {**model.loss(logits, labels, recipe.label_smoothing), **more}
   return losses, model.gradients(losses, images.dtype)
 
 

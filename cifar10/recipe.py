@@ -51,6 +51,11 @@ class Recipe:
     scaled_variables: regular expression for the full names of the variables
       that learning_rate_factor applies to.
     label_smoothing: fraction of each label that is spread over all classes.
+    select: fraction of the images of each tower and step to train on: those
+      with the largest losses in the selector. An epoch and the learning rate
+      count all images.
+    selector: name of a small network, which is trained beside the network, to
+      select images; see networks/selection.py. '': none.
     lookahead_steps: interval, in steps, at which the variables are set to a
       slow average of their values. 0: never.
     lookahead_decay: decay of the slow average at the end of the training.
@@ -81,6 +86,8 @@ class Recipe:
   learning_rate_factor: float = field(1.0, minimum=0)
   scaled_variables: str = ''
   label_smoothing: float = field(0.0, minimum=0, below=1)
+  select: float = field(1.0, positive=True, maximum=1)
+  selector: str = ''
   lookahead_steps: int = field(0, minimum=0)
   lookahead_decay: float = field(0.77, minimum=0, maximum=1)
   moving_average_decay: float = field(0.0, minimum=0, maximum=1)
@@ -98,6 +105,9 @@ class Recipe:
                       'epoch and factor, the epochs rising')
     object.__setattr__(self, 'knots', knots)
     fields.check(self, 'recipe: {}={}')
+    if (self.select < 1) != bool(self.selector):
+      raise UserError(f'recipe: select={self.select}, selector='
+                      f'{self.selector!r}: expected both, or none')
     for name in 'decayed_variables', 'scaled_variables':
       try:
         re.compile(getattr(self, name))

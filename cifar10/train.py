@@ -17,6 +17,7 @@ from cifar10 import eval as eval_program
 from cifar10 import inputs
 from cifar10 import model
 from cifar10 import networks
+from cifar10.networks import selection
 from cifar10.networks import sizes
 from cifar10.runs import checkpoints
 from cifar10.runs import directory
@@ -46,14 +47,15 @@ def train(options, fresh=False, hooks=(), augment=None):
   """
   run, data = preparation.prepare(
       dataclasses.replace(options, num_towers=1), augment)
-  network = networks.find(run.network)
+  network, num_classes = networks.find(run.network), data.format.num_classes
   with directory.open_train_dir(run, fresh), tf.Graph().as_default():
     tf.set_random_seed(run.seed)
     images, labels = inputs.distorted_inputs(run, data, augment)
-    logits = network.inference(images, data.format.num_classes,
-                               is_training=True)
+    images, labels, more = selection.hardest(run.recipe, images, labels,
+                                             num_classes)
+    logits = network.inference(images, num_classes, is_training=True)
     checkpoints.init_from(run)
-    losses = model.loss(logits, labels, run.recipe.label_smoothing)
+    losses = {**model.loss(logits, labels, run.recipe.label_smoothing), **more}
     gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)

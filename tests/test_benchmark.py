@@ -1,10 +1,13 @@
 """The benchmark: its arithmetic, and what it prints."""
 
 import json
+import re
 
 import pytest
 
 from cifar10 import benchmark
+from cifar10 import measurements
+from cifar10 import networks
 from cifar10.networks import softmax
 from cifar10.runs import description
 from cifar10.util import timing
@@ -30,15 +33,19 @@ def test_repeat_counts_windows_without_the_first_calls(monkeypatch):
 
   def call():
     calls.append(None)
-    now[0] += 10.0 if len(calls) <= 3 else 0.5
+    now[0] += 10.0 if len(calls) <= 2 else step
 
-  rate = timing.repeat(call, 8, 4)
-  assert rate == (16.0, 16.0, 16.0, 0.25 / 8)
-  assert len(calls) == 5 + 4 * 5
+  step = 0.5
+  assert timing.repeat(call, 8, 4) == (16.0, 16.0, 16.0, 0.25 / 8)
+  assert len(calls) == 2 + 4 * 4
+  calls.clear()
+  step = 4.0  # Longer than a window.
+  assert timing.repeat(call, 8, 4) == (2.0, 2.0, 2.0, 2.0 / 8)
+  assert len(calls) == 2 + 4
 
 
 def test_windows_are_from_summary_to_summary():
-  hook = benchmark._Windows(description.Run(
+  hook = measurements._Windows(description.Run(
       summary_steps=3, recipe=softmax.RECIPE, num_towers=2))
   for _ in range(11):
     hook.after_run(None, None)
@@ -51,7 +58,7 @@ def result(data_dir, tmp_path_factory):
   """What is measured of a small network, in a short time."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(timing, 'WINDOW_SECONDS', 0.01)
-    patch.setattr(benchmark, '_MATRIX_SIZE', 64)
+    patch.setattr(measurements, '_MATRIX_SIZE', 64)
     directory = tmp_path_factory.mktemp('benchmark')
     trace = directory / 'trace.json'
     run = with_batch_size(
@@ -97,9 +104,35 @@ def test_table(result):
   assert 'Compute-bound' in benchmark.table({**measured, 'input_bound': False})
 
 
-def test_program(run_program, data_dir):
+def test_comparison(monkeypatch, data_dir, tmp_path):
+  monkeypatch.setattr(timing, 'WINDOW_SECONDS', 0.0)
+  monkeypatch.setattr(measurements, '_MATRIX_SIZE', 64)
+  monkeypatch.setattr(networks, 'NETWORKS', {
+      name: networks.find(name) for name in ('softmax', 'baseline_cnn')})
+  results = benchmark.compare(
+      description.Options(data_dir=data_dir, train_dir=str(tmp_path / 'train')),
+      '/cpu:0', 1)
+  assert [(r['network'], r['dtype'], r['batch_size']) for r in results] == [
+      ('softmax', 'float32', 100), ('softmax', 'bfloat16', 100),
+      ('baseline_cnn', 'float32', 64), ('baseline_cnn', 'bfloat16', 64)]
+  for r in results[:2]:
+    assert r['flops'] == 2 * 2 * 30720 * r['images_per_sec'] > 0
+  # The limits are those of the types.
+  limits = [r['flops'] / r['fraction_of_limit'] for r in results]
+  assert limits[:2] == pytest.approx(limits[2:]) and limits[0] != limits[1]
+  results = [{**results[0], 'images_per_sec': 1234.4, 'flops': 5.6e9,
+              'fraction_of_limit': 0.078}]
+  assert re.split(' {2,}', benchmark.comparison_table(results)) == [
+      'network', 'type', 'images a step', 'images/s', 'GFLOP/s\nsoftmax',
+      'float32', '100', '1,234', '6', '8% of the limit']
+
+
+@pytest.mark.parametrize('flag, message', [
+    ('--trace=/no/such/directory/trace.json', 'there is no such directory'),
+    ('--all', 'expected no --recipe and --batch_size')])
+def test_program(run_program, data_dir, flag, message):
   code, out, err = run_program(
       'benchmark', '--json', '--windows=1', '--network=softmax',
-      f'--data_dir={data_dir}', '--trace=/no/such/directory/trace.json')
+      '--batch_size=100', f'--data_dir={data_dir}', flag)
   assert code == 1
-  assert 'there is no such directory' in err and not out
+  assert message in err and not out

@@ -30,6 +30,7 @@ ROUNDINGS = {
     'convnet': 1 + 5 * 2 + 2, 'local': 1 + 5 * 2 + 2, 'softmax': 1 + 2,
     'two_layer_fc': 1 + 2 * 2, 'baseline_cnn': 1 + 5 * 2,
     'improved_cnn': 1 + 7 * 3 + 1 + 2, 'resnet32': 1 + 31 * 2 + 15 + 2,
+    'airnet_small': 1 + 1 + 6 * 2 + 2,
     'airnet': 1 + 1 + 6 * 2 + 2, 'airnet95': 1 + 1 + 6 * 2 + 2,
     'airnet96': 1 + 1 + 9 * 2 + 3 + 2}
 

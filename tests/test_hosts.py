@@ -75,7 +75,7 @@ def ops_of(step):
 @pytest.mark.parametrize('name, optimizer, size, dtype', [
     ('convnet', 'sgd', 1_068_298, 'float32'),
     ('convnet', 'adam', 1_068_298, 'bfloat16'),
-    ('airnet', None, None, 'float32')])
+    ('airnet_small', None, None, 'float32')])
 def test_what_crosses_the_network(make_run, name, optimizer, size, dtype):
   """Parts of one vector; besides, numbers, and that a host is done. Losses have
   a vector of their own if gradients are of another type."""
@@ -122,7 +122,7 @@ def test_what_crosses_the_network(make_run, name, optimizer, size, dtype):
       assert not small
     # The learning rate and, for lookahead, the step.
     assert len(numbers) == (0 if source != HOSTS[0] else
-                            2 if name == 'airnet' else 1)
+                            2 if name == 'airnet_small' else 1)
 
 
 def test_one_host_has_no_copies(make_run):
@@ -185,8 +185,10 @@ CASES = {
     'dropout and batch normalization': {
         'network': 'improved_cnn', 'recipe': recipe_of(
             'improved_cnn', optimizer='momentum', learning_rate=1e-4)},
-    'lookahead, scaled variables and whitening': {
-        'network': 'airnet', 'recipe': recipe_of('airnet', lookahead_steps=2)},
+    'lookahead, scaled variables, whitening and selection': {
+        'network': 'airnet_small', 'recipe': recipe_of(
+            'airnet_small', lookahead_steps=2, select=0.5,
+            selector='airnet_small')},
     'holdout': {'network': 'two_layer_fc', 'recipe': SMALL_RECIPE,
                 'holdout': 100}}
 

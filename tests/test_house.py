@@ -14,10 +14,9 @@ READING_PATH = ('train', 'inputs', 'model', 'runs.loop', 'multi_gpu_train',
 # folder; of rooms on the same floor, only programs import others.
 FLOORS = (('util',), ('data', 'nn', 'cluster'), ('recipe',),
           ('inputs', 'model'), ('networks',), ('runs',), ('cli',),
-          ('train', 'multi_gpu_train', 'eval', 'predict', 'export', 'dataset',
-           'benchmark'))
-AMONG_PROGRAMS = {'train': {'eval'}, 'multi_gpu_train': {'eval'},
-                  'benchmark': {'train', 'multi_gpu_train', 'eval'}}
+          ('train', 'multi_gpu_train', 'eval', 'predict', 'export', 'dataset'),
+          ('measurements',), ('benchmark',))
+AMONG_PROGRAMS = {'train': {'eval'}, 'multi_gpu_train': {'eval'}}
 PATHS = {'.'.join(path.relative_to(ROOT / 'cifar10').with_suffix('').parts
                   ).removesuffix('.__init__'): path
          for path in ROOT.glob('cifar10/**/*.py')

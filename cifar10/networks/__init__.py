@@ -15,6 +15,7 @@ from cifar10 import model
 from cifar10.networks import airnet
 from cifar10.networks import airnet95
 from cifar10.networks import airnet96
+from cifar10.networks import airnet_small
 from cifar10.networks import baseline_cnn
 from cifar10.networks import improved_cnn
 from cifar10.networks import local
@@ -31,6 +32,7 @@ NETWORKS = {
     'baseline_cnn': baseline_cnn,
     'improved_cnn': improved_cnn,
     'resnet32': resnet32,
+    'airnet_small': airnet_small,
     'airnet': airnet,
     'airnet95': airnet95,
     'airnet96': airnet96,

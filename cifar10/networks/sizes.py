@@ -1,6 +1,7 @@
 """Computes the number of parameters and operations of networks, and checks that
 they can take images of a given size."""
 
+import dataclasses
 import sys
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ def check(name, recipe, record_format, augment=None):
     augment: function to use in place of the recipe's augmentation, if any. It
       is not called.
   """
+  if recipe.selector:
+    check(recipe.selector, _without_selector(recipe), record_format, augment)
   f, size = record_format, recipe.crop(record_format)
   with tf.Graph().as_default():
     distort = inputs.distortion(
@@ -80,20 +83,32 @@ class Size(NamedTuple):
   """
   parameters: int  # Number of trainable parameters.
   inference: int  # Multiply-adds for the logits.
-  training: int  # Multiply-adds for the logits and the gradients.
+  training: int  # Multiply-adds for the logits and the gradients, for each
+  # image of a step, of which a selector may leave out some.
 
 
 def size(network, record_format=records.CIFAR10, recipe=None):
   """Returns the `Size` of a network. The default recipe is the network's own.
   """
-  shape = input_shape(recipe or network.RECIPE, record_format)
+  recipe = recipe or network.RECIPE
+  shape = input_shape(recipe, record_format)
   with tf.Graph().as_default():
     logits = network.inference(tf.zeros([1, *shape]),
                                record_format.num_classes)
     variables = tf.trainable_variables()
     gradients = tf.gradients(logits, variables)
-    return Size(sum(v.shape.num_elements() for v in variables),
-                _multiply_adds([logits]), _multiply_adds([logits, *gradients]))
+    parameters = sum(v.shape.num_elements() for v in variables)
+    inference = _multiply_adds([logits])
+    training = _multiply_adds([logits, *gradients])
+  if recipe.selector:
+    selector = size(networks.find(recipe.selector), record_format,
+                    _without_selector(recipe))
+    training = round(recipe.select * training) + selector.training
+  return Size(parameters, inference, training)
+
+
+def _without_selector(recipe):
+  return dataclasses.replace(recipe, select=1, selector='')
 
 
 def _multiply_adds(tensors):

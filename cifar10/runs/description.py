@@ -123,7 +123,7 @@ class Run(Options):
     """Returns what makes this run the same run as another one, by name.
 
     The number of towers does not belong to it, as towers share one global batch
-    (for batch normalization see `directory.check_towers()`). Neither does the
+    (for exceptions see `directory.check_towers()`). Neither does the
     length of the run, unless its steps depend on it.
     """
     recipe = dataclasses.asdict(self.recipe)

@@ -90,10 +90,13 @@ def is_done(run):
 
 def check_towers(run):
   """Raises UserError if the run in run.train_dir has another number of towers,
-  and its network, the default graph, normalizes batches tower by tower."""
+  and its network, the default graph, normalizes batches or selects images,
+  which is done tower by tower."""
   old = description.load(run.train_dir)
-  if old and old.num_towers != run.num_towers and tf.get_collection(
-      tf.GraphKeys.UPDATE_OPS):
+  does = {'selects images': run.recipe.selector,
+          'normalizes batches': tf.get_collection(tf.GraphKeys.UPDATE_OPS)}
+  if old and old.num_towers != run.num_towers and any(does.values()):
     raise UserError(
         f'{run.train_dir} holds a run of {old.num_towers} towers, not '
-        f'{run.num_towers}: {run.network} normalizes batches, tower by tower')
+        f'{run.num_towers}: {run.network} '
+        f'{" and ".join(filter(does.get, does))}, tower by tower')

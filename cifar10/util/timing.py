@@ -29,17 +29,15 @@ def repeat(function, count, num_windows):
 
   Each call adds `count`. The first calls, which warm up, are not measured.
   """
-  start = time.perf_counter()
-  for calls in range(1, 1000):
-    function()
-    if calls >= 5 and time.perf_counter() - start > WINDOW_SECONDS:
-      break
-
   def many():
-    for _ in range(calls):
+    calls, start = 0, time.perf_counter()
+    while calls == 0 or time.perf_counter() - start < WINDOW_SECONDS:
       function()
+      calls += 1
     return count * calls
 
+  function()
+  many()
   return rate_of([window(many) for _ in range(num_windows)])
 
 

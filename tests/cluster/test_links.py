@@ -27,7 +27,6 @@ pytestmark = pytest.mark.long
 
 RATE = os.environ.get('RATE', '1gbit')
 HOSTS = [int(count) for count in os.environ.get('HOSTS', '1,2,4,6').split(',')]
-
 REDUCE_DTYPE = os.environ.get('REDUCE_DTYPE', 'float32')
 
 

@@ -231,7 +231,7 @@ def test_a_cluster_equals_one_machine_whatever_happens(
 def test_statistics_and_batch_norm_in_bfloat16(processes, make_run, tmp_path):
   """airnet's input needs values of the chief's variables on each host. Here a
   worker is lost before there is a checkpoint."""
-  options = make_run(network='airnet', dtype='bfloat16', max_steps=6,
+  options = make_run(network='airnet_small', dtype='bfloat16', max_steps=6,
                      batch_size=4, log_frequency=1)
   p, _ = processes(options)
   p.start(0, 1, 2)

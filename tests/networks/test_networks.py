@@ -79,7 +79,12 @@ SIZES = {
         24 + 9 * (24 * 128 + 2 * 128**2 + 128 * 384 + 2 * 384**2 + 384 * 512
                   + 2 * 512**2) + 3 * (128 + 384 + 512) + 5120,
         9 * (31**2 * 24 * 128 + 15**2 * (2 * 128**2 + 128 * 384)
-             + 7**2 * (2 * 384**2 + 384 * 512) + 3**2 * 2 * 512**2) + 5120)}
+             + 7**2 * (2 * 384**2 + 384 * 512) + 3**2 * 2 * 512**2) + 5120),
+    'airnet_small': (
+        24 + 9 * (24 * 32 + 32**2 + 32 * 64 + 3 * 64**2)
+        + 2 * (32 + 64 + 64) + 640,
+        9 * (31**2 * 24 * 32 + 15**2 * (32**2 + 32 * 64)
+             + (2 * 7**2 + 3**2) * 64**2) + 640)}
 # What is added up on the way from the images to a logit.
 TERMS = {
     'convnet': 75 + 1600 + 2304 + 384 + 192,
@@ -91,9 +96,11 @@ TERMS = {
     'resnet32': 9 * (3 + 11 * 16 + 10 * 32 + 9 * 64) + 64,
     'airnet': 9 * (24 + 64 + 64 + 3 * 256) + 256,
     'airnet95': 9 * (24 + 128 + 128 + 3 * 384) + 384,
-    'airnet96': 9 * (24 + 3 * 128 + 3 * 384 + 2 * 512) + 512}
+    'airnet96': 9 * (24 + 3 * 128 + 3 * 384 + 2 * 512) + 512,
+    'airnet_small': 9 * (24 + 32 + 32 + 3 * 64) + 64}
 RNG = np.random.default_rng(0)
-WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet', 'airnet95', 'airnet96')
+WITH_BATCH_NORM = ('improved_cnn', 'resnet32', 'airnet_small', 'airnet',
+                   'airnet95', 'airnet96')
 
 
 @pytest.mark.parametrize('name', networks.NETWORKS)
@@ -106,7 +113,8 @@ def test_size(name):
            'baseline_cnn': 30**2 * 27 * 32, 'improved_cnn': 32**2 * 27 * 32,
            'resnet32': 32**2 * 27 * 16,
            # Their biases stand before the first product.
-           'airnet': 0, 'airnet95': 0, 'airnet96': 0}[name]
+           'airnet_small': 0, 'airnet': 0, 'airnet95': 0,
+           'airnet96': 0}[name]
   assert size.training == 3 * size.inference - first
 
 
@@ -129,7 +137,7 @@ def test_any_number_of_images(name):
 
 @pytest.mark.parametrize('name, dtype', [
     *(pytest.param(name, 'float32', marks=pytest.mark.long) if name in (
-        'resnet32', 'airnet95', 'airnet96') else (name, 'float32')
+        'resnet32', 'airnet', 'airnet95', 'airnet96') else (name, 'float32')
       for name in networks.NETWORKS),
     ('convnet', 'bfloat16'), ('baseline_cnn', 'float16')])
 def test_resumed_equals_uninterrupted(make_run, tmp_path, capsys, name, dtype):
@@ -147,7 +155,7 @@ def test_resumed_equals_uninterrupted(make_run, tmp_path, capsys, name, dtype):
 # or pooling. (softmax has none.)
 VALUES = {'softmax': np.inf, 'two_layer_fc': 16 * 120, 'baseline_cnn': 16 * 64,
           'local': 16 * 36 * 32, 'improved_cnn': 16 * 128,
-          'airnet': 16 * 256, 'resnet32': 16 * 64 * 64}
+          'airnet_small': 16 * 64, 'resnet32': 16 * 64 * 64}
 
 
 @pytest.mark.parametrize('name', [name for name in networks.NETWORKS
@@ -162,7 +170,7 @@ def test_two_towers_equal_one_device(make_run, tmp_path, name):
 
 
 @pytest.mark.parametrize('name', [
-    'improved_cnn', 'airnet',
+    'improved_cnn', 'airnet_small',
     pytest.param('resnet32', marks=pytest.mark.long)])
 def test_two_towers_equal_a_device_that_normalizes_each_half_by_itself(
     make_run, tmp_path, name):

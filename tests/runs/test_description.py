@@ -70,7 +70,8 @@ def test_towers_and_length_do_not_make_another_run(tmp_path):
       recipe=dataclasses.replace(run.recipe, batch_size=4, epochs=1))
   assert run.identity() == same.identity()
   for change in ({'seed': 2}, {'dataset': 'synthetic'}, {'batch_size': 4},
-                 {'num_examples': 99}, {'network': 'softmax'}):
+                 {'num_examples': 99}, {'network': 'softmax'},
+                 {'reduce_dtype': 'bfloat16'}):
     assert run.identity() != make_run(tmp_path, **change).identity()
   recipe = dataclasses.replace(run.recipe, learning_rate=0.2)
   assert run.identity() != dataclasses.replace(run, recipe=recipe).identity()
