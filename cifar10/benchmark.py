@@ -73,22 +73,26 @@ def compare(options, device, num_windows):
     run, data = _prepare(dataclasses.replace(
         options, network=network, recipe=None, dtype=dtype))
     rate = measurements.constant_batch(run, data, device, num_windows).median
+    flops = rate * measurements.operations(run)
     results.append({
         'network': network, 'dtype': dtype,
         'batch_size': run.recipe.batch_size, 'images_per_sec': rate,
-        'flops': rate * measurements.operations(run),
-        'fraction_of_limit': rate * measurements.operations(run) / limit})
+        'flops': flops, 'limit': limit, 'fraction_of_limit': flops / limit})
   return results
 
 
 def comparison_table(results):
   """Formats the results of `compare()` as text."""
+  limits = {r['dtype']: f"{r['dtype']} {r['limit'] / 1e9:,.0f} GFLOP/s"
+            for r in results}
   return '\n'.join(
       ['network       type      images a step    images/s     GFLOP/s'] + [
           f"{r['network']:14}{r['dtype']:10}{r['batch_size']:13}"
           f"{r['images_per_sec']:12,.0f}{r['flops'] / 1e9:12,.0f}"
           f"{100 * r['fraction_of_limit']:5.0f}% of the limit"
-          for r in results])
+          for r in results] + [
+              f'The limit is that of a matrix product: '
+              f'{", ".join(limits.values())}. TensorFlow {tf.__version__}.'])
 
 
 def benchmark(options, devices, num_windows=5, trace=None):

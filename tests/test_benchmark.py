@@ -118,13 +118,18 @@ def test_comparison(monkeypatch, data_dir, tmp_path):
   for r in results[:2]:
     assert r['flops'] == 2 * 2 * 30720 * r['images_per_sec'] > 0
   # The limits are those of the types.
-  limits = [r['flops'] / r['fraction_of_limit'] for r in results]
-  assert limits[:2] == pytest.approx(limits[2:]) and limits[0] != limits[1]
+  limits = [r['limit'] for r in results]
+  assert limits[:2] == limits[2:] and limits[0] != limits[1]
+  assert [r['fraction_of_limit'] for r in results] == [
+      r['flops'] / r['limit'] for r in results]
   results = [{**results[0], 'images_per_sec': 1234.4, 'flops': 5.6e9,
-              'fraction_of_limit': 0.078}]
-  assert re.split(' {2,}', benchmark.comparison_table(results)) == [
-      'network', 'type', 'images a step', 'images/s', 'GFLOP/s\nsoftmax',
-      'float32', '100', '1,234', '6', '8% of the limit']
+              'limit': 71e9, 'fraction_of_limit': 0.078}]
+  head, row, limit = benchmark.comparison_table(results).split('\n')
+  assert re.split(' {2,}', head) == [
+      'network', 'type', 'images a step', 'images/s', 'GFLOP/s']
+  assert re.split(' {2,}', row) == [
+      'softmax', 'float32', '100', '1,234', '6', '8% of the limit']
+  assert 'matrix product: float32 71 GFLOP/s. TensorFlow' in limit
 
 
 @pytest.mark.parametrize('flag, message', [
