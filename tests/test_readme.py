@@ -39,7 +39,7 @@ def test_the_example_of_probabilities(make_run, capsys):
 
 
 def test_the_example_network_trains(make_run, monkeypatch):
-  code, = (block for block in BLOCKS if block.startswith('"""'))
+  code, = (block for block in BLOCKS if 'RECIPE = Recipe(' in block)
   module = types.ModuleType('example')
   exec(code, module.__dict__)
   monkeypatch.setitem(networks.NETWORKS, 'example', module)
