@@ -10,7 +10,6 @@ instead. Run it on an idle machine.
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import resource
@@ -38,8 +37,9 @@ class Options:
   """Options of a benchmark, which are flags of benchmark."""
   windows: int = field(5, minimum=1, help='Windows of time to measure for each '
                        'figure: 2 seconds each, or 100 steps of training.')
-  all: bool = field(False, help='Compare the training steps of all networks, '
-                    'on a constant batch, with the limit of the machine.')
+  all: bool = field(False, help='Compare the training steps of all networks by '
+                    'their own recipes, on a constant batch, in float32 and '
+                    'bfloat16, with the limit of the machine.')
   json: bool = field(False, help='Print JSON.')
   trace: Optional[str] = field(
       None, help='File for a trace of one training step, which '
@@ -52,30 +52,32 @@ def _prepare(options):
 
 
 def compare(options, device, num_windows):
-  """Measures a step of every network and type, on a constant batch.
+  """Measures a step of every network in float32 and bfloat16, on a constant
+  batch.
 
   Args:
-    options: the `description.Options` of a training. Networks have their own
-      recipes.
+    options: the `description.Options` of a training, without a recipe.
     device: the device of the tower.
     num_windows: number of windows of time for each measurement.
 
   Returns:
     List of dicts, for JSON.
   """
+  dtypes = 'float32', 'bfloat16'
+  prepared = [
+      _prepare(dataclasses.replace(options, network=network, dtype=dtype))
+      for network in networks.NETWORKS for dtype in dtypes]
+  measurements.tell('matrix products')
   limits = {
       dtype: measurements.matrix_product(dtype, device, num_windows).median
-      for dtype in ('float32', 'bfloat16')}
+      for dtype in dtypes}
   results = []
-  for network, (dtype, limit) in itertools.product(
-      networks.NETWORKS, limits.items()):
-    measurements.tell(f'{network}, {dtype}')
-    run, data = _prepare(dataclasses.replace(
-        options, network=network, recipe=None, dtype=dtype))
+  for run, data in prepared:
+    measurements.tell(f'{run.network}, {run.dtype}')
     rate = measurements.constant_batch(run, data, device, num_windows).median
-    flops = rate * measurements.operations(run)
+    flops, limit = rate * measurements.operations(run), limits[run.dtype]
     results.append({
-        'network': network, 'dtype': dtype,
+        'network': run.network, 'dtype': run.dtype,
         'batch_size': run.recipe.batch_size, 'images_per_sec': rate,
         'flops': flops, 'limit': limit, 'fraction_of_limit': flops / limit})
   return results
@@ -92,7 +94,8 @@ def comparison_table(results):
           f"{100 * r['fraction_of_limit']:5.0f}% of the limit"
           for r in results] + [
               f'The limit is that of a matrix product: '
-              f'{", ".join(limits.values())}. TensorFlow {tf.__version__}.'])
+              f'{", ".join(limits.values())}. Convolutions can pass it. '
+              f'TensorFlow {tf.__version__}.'])
 
 
 def benchmark(options, devices, num_windows=5, trace=None):
@@ -177,9 +180,11 @@ def main():
   trace = os.path.abspath(FLAGS.trace or '')
   if not os.path.isdir(os.path.dirname(trace)):
     raise UserError(f'--trace={FLAGS.trace}: there is no such directory')
-  if FLAGS.all and (FLAGS.recipe or FLAGS.batch_size):
-    raise UserError('--all: each network has its own recipe: expected no '
-                    '--recipe and --batch_size')
+  ignored = [f'--{name}' for name in (
+      'network', 'dtype', 'recipe', 'batch_size', 'num_gpus', 'trace')
+             if FLAGS[name].value != FLAGS[name].default]
+  if FLAGS.all and ignored:
+    raise UserError(f'--all: expected no {" and no ".join(ignored)}')
   options, devices = cli.options_from_flags(), multi_gpu_train.find_devices(
       FLAGS.num_gpus)
   with tempfile.TemporaryDirectory() as directory:

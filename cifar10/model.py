@@ -154,7 +154,7 @@ def loss(logits, labels, label_smoothing=0.0):
 
 
 def objective(losses):
-  """Returns the loss to minimize: of `loss()`, plus a selector's."""
+  """Returns the loss to minimize: the cross-entropy plus a selector's loss."""
   loss = losses.get('smoothed_cross_entropy', losses['cross_entropy'])
   return loss + losses['selector_loss'] if 'selector_loss' in losses else loss
 
@@ -163,7 +163,7 @@ def gradients(losses, dtype='float32'):
   """Computes the gradients of the `objective()`.
 
   Args:
-    losses: the dict that `loss()` returns.
+    losses: the dict that `loss()` returns, with a selector's, if any.
     dtype: type that the network computes in.
 
   Returns:
@@ -200,7 +200,7 @@ def train(losses, gradients, recipe, global_batch, num_examples,
   """Adds the update to the graph: weight decay, optimizer, moving averages.
 
   Args:
-    losses: the dict that `loss()` returns, averaged over all towers.
+    losses: the losses of a step, averaged over all towers.
     gradients: gradients of `objective(losses)`, in the order of
       tf.trainable_variables().
     recipe: the `Recipe`.
@@ -293,8 +293,8 @@ def _summarize_losses(losses, averaged_losses):
 def _summarize_variables(variables, gradients, norms):
   for name, norm in norms.items():
     summaries.scalar(f'training/gradient_norm/{name}', norm)
-  summaries.filters(f'filters/{variables[0].op.name}',
-                    variables[0].read_value())
+  first = next(v for v in variables if not v.op.name.startswith('selector/'))
+  summaries.filters(f'filters/{first.op.name}', first.read_value())
   for variable, gradient in zip(variables, gradients):
     summaries.histogram(variable.op.name, variable.read_value())
     summaries.histogram(f'{variable.op.name}/gradients', gradient)

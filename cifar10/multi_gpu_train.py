@@ -6,8 +6,8 @@ The images of a step are split over towers, one for each device. A tower
 computes the gradients of its part; the CPU, where the variables are, averages
 them over the towers and makes one update. It equals the update that one device
 makes with all the images (tutorial: "Training a Model Using Multiple GPU
-Cards"). Batch normalization is the exception: each tower normalizes its own
-images.
+Cards"). Batch normalization and selection are the exceptions: each tower
+normalizes its own images, and selects some of them.
 
 With TF_CONFIG in the environment, the same command runs on each host of a
 cluster, and trains that many towers on each: see cluster/. Each host has copies
@@ -54,12 +54,14 @@ def tower_loss(network, recipe, images, labels, num_classes):
     num_classes: number of classes.
 
   Returns:
-    losses: the dict of `model.loss()`, with that of `selection.hardest()`.
+    losses: the dict of `model.loss()`, with the selector's loss, if any.
     gradients: the list of `model.gradients()`.
   """
-  images, labels, more = selection.hardest(recipe, images, labels, num_classes)
+  images, labels, selector_losses = selection.hardest(
+      recipe, images, labels, num_classes)
   logits = network.inference(images, num_classes, is_training=True)
-  losses = {**model.loss(logits, labels, recipe.label_smoothing), **more}
+  losses = model.loss(logits, labels, recipe.label_smoothing)
+  losses.update(selector_losses)
   return losses, model.gradients(losses, images.dtype)
 
 

@@ -52,10 +52,11 @@ class Recipe:
       that learning_rate_factor applies to.
     label_smoothing: fraction of each label that is spread over all classes.
     select: fraction of the images of each tower and step to train on: those
-      with the largest losses in the selector. An epoch and the learning rate
-      count all images.
-    selector: name of a small network, which is trained beside the network, to
-      select images; see networks/selection.py. '': none.
+      with the largest losses in the selector. Epochs count all images; the loss
+      is the mean over those selected.
+    selector: name of a small network, which is trained in the same steps, to
+      select images; see networks/selection.py. '': none. The names of its
+      variables start with selector/.
     lookahead_steps: interval, in steps, at which the variables are set to a
       slow average of their values. 0: never.
     lookahead_decay: decay of the slow average at the end of the training.
@@ -107,7 +108,8 @@ class Recipe:
     fields.check(self, 'recipe: {}={}')
     if (self.select < 1) != bool(self.selector):
       raise UserError(f'recipe: select={self.select}, selector='
-                      f'{self.selector!r}: expected both, or none')
+                      f'{self.selector!r}: expected a selector if select is '
+                      'below 1, and none otherwise')
     for name in 'decayed_variables', 'scaled_variables':
       try:
         re.compile(getattr(self, name))

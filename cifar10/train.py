@@ -51,11 +51,12 @@ def train(options, fresh=False, hooks=(), augment=None):
   with directory.open_train_dir(run, fresh), tf.Graph().as_default():
     tf.set_random_seed(run.seed)
     images, labels = inputs.distorted_inputs(run, data, augment)
-    images, labels, more = selection.hardest(run.recipe, images, labels,
-                                             num_classes)
+    images, labels, selector_losses = selection.hardest(
+        run.recipe, images, labels, num_classes)
     logits = network.inference(images, num_classes, is_training=True)
     checkpoints.init_from(run)
-    losses = {**model.loss(logits, labels, run.recipe.label_smoothing), **more}
+    losses = model.loss(logits, labels, run.recipe.label_smoothing)
+    losses.update(selector_losses)
     gradients = model.gradients(losses, run.dtype)
     step = model.train(losses, gradients, run.recipe, run.global_batch,
                        run.num_examples, run.dtype)

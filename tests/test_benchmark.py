@@ -129,15 +129,15 @@ def test_comparison(monkeypatch, data_dir, tmp_path):
       'network', 'type', 'images a step', 'images/s', 'GFLOP/s']
   assert re.split(' {2,}', row) == [
       'softmax', 'float32', '100', '1,234', '6', '8% of the limit']
-  assert 'matrix product: float32 71 GFLOP/s. TensorFlow' in limit
+  assert 'matrix product: float32 71 GFLOP/s. Convolutions' in limit
 
 
-@pytest.mark.parametrize('flag, message', [
-    ('--trace=/no/such/directory/trace.json', 'there is no such directory'),
-    ('--all', 'expected no --recipe and --batch_size')])
-def test_program(run_program, data_dir, flag, message):
-  code, out, err = run_program(
-      'benchmark', '--json', '--windows=1', '--network=softmax',
-      '--batch_size=100', f'--data_dir={data_dir}', flag)
+@pytest.mark.parametrize('flags, message', [
+    (['--trace=/no/such/directory/trace.json'], 'there is no such directory'),
+    (['--all', '--batch_size=9', '--trace=trace.json'],
+     '--all: expected no --batch_size and no --trace')])
+def test_program(run_program, data_dir, flags, message):
+  code, out, err = run_program('benchmark', '--json', '--windows=1',
+                               f'--data_dir={data_dir}', *flags)
   assert code == 1
   assert message in err and not out

@@ -83,8 +83,8 @@ class Size(NamedTuple):
   """
   parameters: int  # Number of trainable parameters.
   inference: int  # Multiply-adds for the logits.
-  training: int  # Multiply-adds for the logits and the gradients, for each
-  # image of a step, of which a selector may leave out some.
+  training: int  # Multiply-adds of a training step for each of its images,
+  # selected or not, with the selector's.
 
 
 def size(network, record_format=records.CIFAR10, recipe=None):

@@ -20,6 +20,7 @@ from cifar10.recipe import Recipe
 from cifar10.util.errors import UserError
 from tests import numerics
 from tests.conftest import assert_same_checkpoints
+from tests.conftest import events_of
 from tests.conftest import read_checkpoint
 
 RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.9,
@@ -28,10 +29,6 @@ RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.9,
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(8, 3, 3, 2)).astype(np.float32)
 LABELS = RNG.integers(0, 10, 8).astype(np.int32)
-
-
-def hardest_of(losses, count):
-  return np.argsort(-losses)[:count]
 
 
 def test_the_images_with_the_largest_losses_are_kept():
@@ -48,10 +45,11 @@ def test_the_images_with_the_largest_losses_are_kept():
   logits = IMAGES.reshape(8, 18).astype(np.float64) @ values
   log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   losses_of_images = -log_softmax[np.arange(8), LABELS]
-  chosen = hardest_of(losses_of_images, 3)  # round(0.4 * 8)
+  smoothed = 0.8 * losses_of_images - 0.2 * log_softmax.mean(1)
+  chosen = np.argsort(-smoothed)[:3]  # round(0.4 * 8)
+  assert list(chosen) != list(np.argsort(-losses_of_images)[:3])
   np.testing.assert_array_equal(images, IMAGES[chosen])
   np.testing.assert_array_equal(labels, LABELS[chosen])
-  smoothed = 0.8 * losses_of_images - 0.2 * log_softmax.mean(1)
   numerics.assert_close(losses.pop('selector_loss'), smoothed[chosen].mean(),
                         18 + 10)
   assert not losses
@@ -109,7 +107,7 @@ def test_resumed_equals_uninterrupted(make_run, tmp_path, capsys):
   def go():
     return multi_gpu_train.train(make_run(
         network='two_layer_fc', batch_size=8, max_steps=3, checkpoint_steps=2,
-        recipe=override(networks.find('airnet_small').RECIPE,
+        dtype='bfloat16', recipe=override(networks.find('airnet_small').RECIPE,
                         'select=0.5,selector=airnet_small,lookahead_steps=2')),
         ['/cpu:0'] * 2)
 
@@ -122,6 +120,15 @@ def test_resumed_equals_uninterrupted(make_run, tmp_path, capsys):
   go()
   assert 'Resuming at step 2 of 3' in capsys.readouterr().out
   assert_same_checkpoints(last, tmp_path / 'model.ckpt-3')
+
+
+def test_pictures_of_filters_are_those_of_the_network(make_run):
+  run = train.train(make_run(network='two_layer_fc', recipe=RECIPE,
+                             max_steps=1))
+  tags = {tag for _, tag, _ in events_of(run.train_dir)}
+  assert {'filters/hidden/weights/image', 'loss/selector_loss',
+          'selector/hidden/activations'} <= tags
+  assert 'filters/selector/hidden/weights/image' not in tags
 
 
 def test_one_tower_equals_one_device(make_run, tmp_path):
@@ -186,8 +193,8 @@ def test_operations_of_a_step_with_selection():
 
 
 @pytest.mark.parametrize('changes, message', [
-    ('select=0.5', 'expected both'),
-    ('selector=softmax', 'expected both'),
+    ('select=0.5', "selector='': expected a selector"),
+    ('selector=softmax', 'and none otherwise'),
     ('select=0,selector=softmax', 'select'),
     ('select=0.5,selector=softmx', 'softmax')])
 def test_errors(make_run, changes, message):

@@ -16,20 +16,23 @@ def run(fetches, session):
   return session.run(fetches)
 
 
-def test_locally_connected_equals_numpy():
+@pytest.mark.parametrize('size', [2, 3])
+def test_locally_connected_equals_numpy(size):
   x = RNG.normal(size=(2, 5, 4, 3))
   with tf.Graph().as_default(), tf.Session() as session:
     outputs = layers.locally_connected(
-        tf.constant(x, tf.float32), 3, 6,
+        tf.constant(x, tf.float32), size, 6,
         tf.truncated_normal_initializer(stddev=0.1), 0.5)
     found, (weights, biases) = run([outputs, tf.trainable_variables()], session)
-  assert weights.shape == (20, 27, 6) and biases.shape == (5, 4, 6)
-  padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  features = size**2 * 3
+  assert weights.shape == (20, features, 6) and biases.shape == (5, 4, 6)
+  # With an even size, the zero is after the image.
+  padded = np.pad(x, [(0, 0), (size - 2, 1), (size - 2, 1), (0, 0)])
   for i in range(5):
     for j in range(4):
-      patch = padded[:, i:i + 3, j:j + 3].reshape(2, 27)
+      patch = padded[:, i:i + size, j:j + size].reshape(2, features)
       numerics.assert_close(found[:, i, j], patch @ weights[4 * i + j] + 0.5,
-                            27 + 1)
+                            features + 1)
 
 
 def numpy_lrn(x, radius, bias, alpha):
