@@ -56,7 +56,8 @@ def compare(options, device, num_windows):
   batch.
 
   Args:
-    options: the `description.Options` of a training, without a recipe.
+    options: the `description.Options` of a training, whose network and recipe
+      are ignored.
     device: the device of the tower.
     num_windows: number of windows of time for each measurement.
 
@@ -65,7 +66,8 @@ def compare(options, device, num_windows):
   """
   dtypes = 'float32', 'bfloat16'
   prepared = [
-      _prepare(dataclasses.replace(options, network=network, dtype=dtype))
+      _prepare(dataclasses.replace(options, network=network, recipe=None,
+                                   dtype=dtype))
       for network in networks.NETWORKS for dtype in dtypes]
   measurements.tell('matrix products')
   limits = {

@@ -7,6 +7,7 @@ import pytest
 
 from cifar10 import benchmark
 from cifar10 import measurements
+from cifar10 import model
 from cifar10 import networks
 from cifar10.networks import softmax
 from cifar10.runs import description
@@ -110,8 +111,8 @@ def test_comparison(monkeypatch, data_dir, tmp_path):
   monkeypatch.setattr(networks, 'NETWORKS', {
       name: networks.find(name) for name in ('softmax', 'baseline_cnn')})
   results = benchmark.compare(
-      description.Options(data_dir=data_dir, train_dir=str(tmp_path / 'train')),
-      '/cpu:0', 1)
+      description.Options(data_dir=data_dir, train_dir=str(tmp_path / 'train'),
+                          recipe=model.RECIPE), '/cpu:0', 1)
   assert [(r['network'], r['dtype'], r['batch_size']) for r in results] == [
       ('softmax', 'float32', 100), ('softmax', 'bfloat16', 100),
       ('baseline_cnn', 'float32', 64), ('baseline_cnn', 'bfloat16', 64)]

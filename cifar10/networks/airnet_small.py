@@ -4,7 +4,7 @@ from cifar10.networks import airnet
 
 RECIPE = airnet.RECIPE
 PUBLISHED = '-'
-MEASURED = 'not yet'
+MEASURED = '84.5%, 85.7% with test-time augmentation'
 
 
 def inference(images, num_classes, is_training=False):
