@@ -51,20 +51,20 @@ def _prepare(options):
     return preparation.prepare(options)
 
 
-def compare(options, device, num_windows):
+def compare(options, devices, num_windows):
   """Measures a step of every network in float32 and bfloat16, on a constant
   batch.
 
   Args:
     options: the `description.Options` of a training, whose network and recipe
       are ignored.
-    device: the device of the tower.
+    devices: list with the device to measure.
     num_windows: number of windows of time for each measurement.
 
   Returns:
     List of dicts, for JSON.
   """
-  dtypes = 'float32', 'bfloat16'
+  dtypes, (device,) = ('float32', 'bfloat16'), devices
   prepared = [
       _prepare(dataclasses.replace(options, network=network, recipe=None,
                                    dtype=dtype))
@@ -193,7 +193,7 @@ def main():
     options = dataclasses.replace(
         options, train_dir=os.path.join(directory, 'train'))
     if FLAGS.all:
-      result = compare(options, devices[0], FLAGS.windows)
+      result = compare(options, devices, FLAGS.windows)
     else:
       result = benchmark(options, devices, FLAGS.windows, FLAGS.trace)
   text = comparison_table if FLAGS.all else table
