@@ -10,6 +10,7 @@ instead. Run it on an idle machine.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -30,6 +31,7 @@ from cifar10.util.errors import UserError
 from cifar10.util.fields import field
 
 FLAGS = flags.FLAGS
+_FLAGS_OF_COMPARE = 'data_dir', 'dataset', 'data_url', 'windows', 'all', 'json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,35 +53,34 @@ def _prepare(options):
     return preparation.prepare(options)
 
 
-def compare(options, devices, num_windows):
+def compare(options, device, num_windows):
   """Measures a step of every network in float32 and bfloat16, on a constant
   batch.
 
   Args:
     options: the `description.Options` of a training, whose network and recipe
       are ignored.
-    devices: list with the device to measure.
+    device: the device to measure.
     num_windows: number of windows of time for each measurement.
 
   Returns:
     List of dicts, for JSON.
   """
-  dtypes, (device,) = ('float32', 'bfloat16'), devices
   prepared = [
-      _prepare(dataclasses.replace(options, network=network, recipe=None,
-                                   dtype=dtype))
-      for network in networks.NETWORKS for dtype in dtypes]
+      _prepare(dataclasses.replace(options, network=network, recipe=None))
+      for network in networks.NETWORKS]
   measurements.tell('matrix products')
   limits = {
       dtype: measurements.matrix_product(dtype, device, num_windows).median
-      for dtype in dtypes}
+      for dtype in ('float32', 'bfloat16')}
   results = []
-  for run, data in prepared:
-    measurements.tell(f'{run.network}, {run.dtype}')
+  for (run, data), dtype in itertools.product(prepared, limits):
+    run = dataclasses.replace(run, dtype=dtype)
+    measurements.tell(f'{run.network}, {dtype}')
     rate = measurements.constant_batch(run, data, device, num_windows).median
-    flops, limit = rate * measurements.operations(run), limits[run.dtype]
+    flops, limit = rate * measurements.operations(run), limits[dtype]
     results.append({
-        'network': run.network, 'dtype': run.dtype,
+        'network': run.network, 'dtype': dtype,
         'batch_size': run.recipe.batch_size, 'images_per_sec': rate,
         'flops': flops, 'limit': limit, 'fraction_of_limit': flops / limit})
   return results
@@ -182,9 +183,10 @@ def main():
   trace = os.path.abspath(FLAGS.trace or '')
   if not os.path.isdir(os.path.dirname(trace)):
     raise UserError(f'--trace={FLAGS.trace}: there is no such directory')
-  ignored = [f'--{name}' for name in (
-      'network', 'dtype', 'recipe', 'batch_size', 'num_gpus', 'trace')
-             if FLAGS[name].value != FLAGS[name].default]
+  ignored = [f'--{flag.name}'
+             for flag in FLAGS.get_key_flags_for_module(sys.argv[0])
+             if flag.name not in _FLAGS_OF_COMPARE
+             and flag.value != flag.default]
   if FLAGS.all and ignored:
     raise UserError(f'--all: expected no {" and no ".join(ignored)}')
   options, devices = cli.options_from_flags(), multi_gpu_train.find_devices(
@@ -193,7 +195,7 @@ def main():
     options = dataclasses.replace(
         options, train_dir=os.path.join(directory, 'train'))
     if FLAGS.all:
-      result = compare(options, devices, FLAGS.windows)
+      result = compare(options, devices[0], FLAGS.windows)
     else:
       result = benchmark(options, devices, FLAGS.windows, FLAGS.trace)
   text = comparison_table if FLAGS.all else table

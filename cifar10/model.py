@@ -40,6 +40,8 @@ RECIPE = Recipe(
     moving_average_decay=0.9999)
 PUBLISHED = 'about 86%'
 MEASURED = '82.2%'
+# What the names of a selector's variables start with (networks/selection.py).
+SELECTOR = 'selector/'
 
 
 def inference(images, num_classes, is_training=False):
@@ -100,25 +102,32 @@ def _local_response_normalization(inputs, name):
                                                 alpha=0.001 / 9.0)
 
 
-def metrics(logits, labels):
+def metrics(logits, labels, label_smoothing=0.0):
   """Computes what training and evaluation measure of each image.
 
   Args:
     logits: [n, classes].
     labels: int32 [n].
+    label_smoothing: fraction of each label that is spread over all classes.
 
   Returns:
-    Dict of float32 [n] tensors by name: `cross_entropy` in nats, and
-    `Precision @ 1`, which is 1.0 where the largest logit is the label's. (Among
-    equal logits the first one counts. tf.nn.in_top_k counts each of them, so
-    that a network with constant logits would have a precision of 100%.)
+    Dict of float32 [n] tensors by name: `cross_entropy` in nats; `Precision @
+    1`, which is 1.0 where the largest logit is the label's; and with label
+    smoothing `smoothed_cross_entropy`. (Among equal logits the first one
+    counts. tf.nn.in_top_k counts each of them, so that a network with constant
+    logits would have a precision of 100%.)
   """
   logits = tf.cast(logits, tf.float32)
   cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=labels, logits=logits)
   correct = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
-  return {'cross_entropy': cross_entropy,
-          'Precision @ 1': tf.cast(correct, tf.float32)}
+  values = {'cross_entropy': cross_entropy,
+            'Precision @ 1': tf.cast(correct, tf.float32)}
+  if label_smoothing:
+    uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), 1)
+    values['smoothed_cross_entropy'] = (
+        (1 - label_smoothing) * cross_entropy + label_smoothing * uniform)
+  return values
 
 
 def tag(name):
@@ -140,21 +149,15 @@ def loss(logits, labels, label_smoothing=0.0):
     label_smoothing: fraction of each label that is spread over all classes.
 
   Returns:
-    Dict of float32 scalars by name: the means of `metrics()`, and with label
-    smoothing `smoothed_cross_entropy`.
+    Dict of float32 scalars by name: the means of `metrics()`.
   """
-  losses = {name: tf.reduce_mean(values)
-            for name, values in metrics(logits, labels).items()}
-  if label_smoothing:
-    uniform = -tf.reduce_mean(tf.nn.log_softmax(tf.cast(logits, tf.float32)))
-    losses['smoothed_cross_entropy'] = (
-        (1 - label_smoothing) * losses['cross_entropy']
-        + label_smoothing * uniform)
-  return losses
+  return {name: tf.reduce_mean(values) for name, values in metrics(
+      logits, labels, label_smoothing).items()}
 
 
 def objective(losses):
-  """Returns the loss to minimize: the cross-entropy plus a selector's loss."""
+  """Returns what to minimize, of a dict that `metrics()` or `loss()` returns:
+  the cross-entropy, plus a selector's loss, if any."""
   loss = losses.get('smoothed_cross_entropy', losses['cross_entropy'])
   return loss + losses['selector_loss'] if 'selector_loss' in losses else loss
 
@@ -255,7 +258,9 @@ def train(losses, gradients, recipe, global_batch, num_examples,
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
     summaries.scalar('training/learning_rate', learning_rate)
     _summarize_losses(losses, averaged_losses)
-    _summarize_variables(variables, gradients, norms)
+    first = next(v for v in variables if not v.op.name.startswith(SELECTOR))
+    summaries.filters(f'filters/{first.op.name}', first.read_value())
+    summaries.variables(variables, gradients, norms)
   return Step(train_op, step, learning_rate, losses, norms)
 
 
@@ -288,13 +293,3 @@ def _summarize_losses(losses, averaged_losses):
     if name in averaged_losses:
       summaries.scalar(f'{tag(name)}/raw', value)
     summaries.scalar(tag(name), averaged_losses.get(name, value))
-
-
-def _summarize_variables(variables, gradients, norms):
-  for name, norm in norms.items():
-    summaries.scalar(f'training/gradient_norm/{name}', norm)
-  first = next(v for v in variables if not v.op.name.startswith('selector/'))
-  summaries.filters(f'filters/{first.op.name}', first.read_value())
-  for variable, gradient in zip(variables, gradients):
-    summaries.histogram(variable.op.name, variable.read_value())
-    summaries.histogram(f'{variable.op.name}/gradients', gradient)

@@ -112,7 +112,7 @@ def test_comparison(monkeypatch, data_dir, tmp_path):
       name: networks.find(name) for name in ('softmax', 'baseline_cnn')})
   results = benchmark.compare(
       description.Options(data_dir=data_dir, train_dir=str(tmp_path / 'train'),
-                          recipe=model.RECIPE), ['/cpu:0'], 1)
+                          recipe=model.RECIPE), '/cpu:0', 1)
   assert [(r['network'], r['dtype'], r['batch_size']) for r in results] == [
       ('softmax', 'float32', 100), ('softmax', 'bfloat16', 100),
       ('baseline_cnn', 'float32', 64), ('baseline_cnn', 'bfloat16', 64)]

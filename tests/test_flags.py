@@ -88,7 +88,8 @@ TRAINING = {
 # That it lists them and trains nothing is in test_networks.py.
 ELSEWHERE = {'train': {'list_networks'}}
 AT_END = {'--tta': {'evaluate_newest.tta': True}}
-TOWERS = {'--num_gpus=3': {'find_devices.num_towers': 3, 'train.devices': 3}}
+TOWERS = {'--num_gpus=3': {'find_devices.num_towers': 3,
+                           'train.devices': [*'abc']}}
 CLUSTER = {'chief': ['a:1'], 'worker': ['b:1']}
 CHIEF, WORKER = (
     json.dumps({'cluster': CLUSTER, 'task': {'type': task, 'index': 0}})
@@ -171,13 +172,14 @@ CASES = [
         'import_svhn.unused_args': (0.2, False)}}),
     Case('benchmark', '', {
         **DATA, **NETWORK,
-        '--num_gpus=3': {'find_devices.num_towers': 3, 'benchmark.devices': 3},
+        '--num_gpus=3': {'find_devices.num_towers': 3,
+                         'benchmark.devices': [*'abc']},
         '--windows=9': {'benchmark.num_windows': 9},
         '--trace=/t.json': {'benchmark.trace': '/t.json'},
         '--json': {'out': '{"measured": 1}', 'table.result': None}}),
     Case('benchmark', '', {'--all': {
         'benchmark.devices': None, 'benchmark.num_windows': None,
-        'table.result': None, 'compare.devices': 1,
+        'table.result': None, 'compare.device': 'a',
         'compare.num_windows': 5, 'comparison_table.results': ['compared'],
         'out': 'a comparison'}})]
 
@@ -202,7 +204,7 @@ REPLACED = {
               (eval_lib, 'evaluate_newest', nothing)],
     'multi_gpu_train': [
         (None, 'train', lambda call: call['options']),
-        (None, 'find_devices', lambda call: call['num_towers']),
+        (None, 'find_devices', lambda call: [*'abc'][:call['num_towers']]),
         (processes, 'Chief', lambda _: contextlib.nullcontext()),
         (processes, 'serve', nothing),
         (datasets, 'ensure', nothing),
@@ -230,7 +232,8 @@ REPLACED = {
         (None, 'table', lambda _: 'a table'),
         (None, 'compare', lambda _: ['compared']),
         (None, 'comparison_table', lambda _: 'a comparison'),
-        (multi_gpu_train, 'find_devices', lambda call: call['num_towers'])]}
+        (multi_gpu_train, 'find_devices',
+         lambda call: [*'abc'][:call['num_towers']])]}
 
 
 class Clock:

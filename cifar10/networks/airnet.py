@@ -6,7 +6,6 @@ decorrelated with statistics of the training images. airnet95 and airnet96 are
 larger ones.
 """
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10.nn import layers
@@ -43,12 +42,11 @@ class Dirac:
   def __call__(self, shape, dtype=tf.float32, partition_info=None):
     del partition_info
     height, width, inputs, outputs = shape
-    identity = np.zeros(shape, np.float32)
-    same = range(min(inputs, outputs))
-    identity[height // 2, width // 2, same, same] = 1
+    identity = tf.pad(tf.eye(inputs, outputs, dtype=dtype)[None, None], [
+        [height // 2] * 2, [width // 2] * 2, [0, 0], [0, 0]])
     uniform = _fan_in_uniform()
     uniform.seed = self.seed
-    return tf.where_v2(np.arange(outputs) < inputs, identity,
+    return tf.where_v2(tf.range(outputs) < inputs, identity,
                        uniform(shape, dtype))
 
 

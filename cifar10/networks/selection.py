@@ -9,6 +9,7 @@ https://github.com/KellerJordan/cifar10-airbench).
 
 import tensorflow.compat.v1 as tf
 
+from cifar10 import model
 from cifar10 import networks
 
 
@@ -32,14 +33,11 @@ def hardest(recipe, images, labels, num_classes):
   """
   if not recipe.selector:
     return images, labels, {}
-  with tf.variable_scope('selector'):
+  with tf.variable_scope(model.SELECTOR.rstrip('/')):
     logits = networks.find(recipe.selector).inference(
         images, num_classes, is_training=True)
-    smoothed = recipe.label_smoothing / num_classes
-    losses = tf.nn.softmax_cross_entropy_with_logits(
-        labels=tf.one_hot(labels, num_classes,
-                          1 - recipe.label_smoothing + smoothed, smoothed),
-        logits=tf.cast(logits, tf.float32))
+    losses = model.objective(
+        model.metrics(logits, labels, recipe.label_smoothing))
     largest, chosen = tf.math.top_k(
         losses, max(1, round(recipe.select * images.shape[0])))
     return (tf.gather(images, chosen), tf.gather(labels, chosen),

@@ -85,6 +85,21 @@ def filters(tag, weights):
   _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=grid, max_images=1)
 
 
+def variables(variables, gradients, norms):
+  """Collects histograms of variables and gradients, and the gradients' norms.
+
+  Args:
+    variables: list of variables.
+    gradients: list of their gradients.
+    norms: dict of scalars by name of the variable.
+  """
+  for name, norm in norms.items():
+    scalar(f'training/gradient_norm/{name}', norm)
+  for variable, gradient in zip(variables, gradients):
+    histogram(variable.op.name, variable.read_value())
+    histogram(f'{variable.op.name}/gradients', gradient)
+
+
 def _collect(summary, **arguments):
   with tf.device('/cpu:0'):
     tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary(**arguments))

@@ -518,6 +518,12 @@ def test_dirac_kernels_pass_their_inputs_on(inputs, outputs):
   assert not others.size or others.std() > limit / 3
 
 
+def test_dirac_kernels_are_not_stored_in_the_graph():
+  with tf.Graph().as_default() as graph:
+    airnet.Dirac()([3, 3, 64, 64])
+  assert graph.as_graph_def().ByteSize() < 64 * 64
+
+
 @pytest.mark.numerical
 @pytest.mark.parametrize('depth, times', [(2, 1), (3, 2), (4, 2)])
 def test_shortcuts_of_airnets_blocks(depth, times):

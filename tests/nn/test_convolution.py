@@ -12,9 +12,9 @@ pytestmark = pytest.mark.numerical
 
 
 @pytest.fixture
-def dilated_kernels(monkeypatch):
-  """Says that this processor takes them, to tests that do not run any."""
-  monkeypatch.setattr(kernels, '_takes_dilated_kernels', lambda: True)
+def onednn(monkeypatch):
+  """Says that oneDNN computes all types, to tests that do not run any."""
+  monkeypatch.setattr(kernels, '_onednn_computes', lambda dtype: True)
 
 
 def numpy_kernel_gradient(inputs, upstream, size):
@@ -28,8 +28,7 @@ def numpy_kernel_gradient(inputs, upstream, size):
 
 def gradients(images_shape, size, channels, dtype='bfloat16', strides=1,
               padding='SAME'):
-  """Returns the gradients' values and types of operations, and what they are
-  of."""
+  """Returns the gradients' values and what they are of, and the graph."""
   rng = np.random.default_rng(0)
   with tf.Graph().as_default() as graph, tf.Session() as session:
     # Small integers, whose sums bfloat16 represents: there is no rounding.
@@ -43,8 +42,22 @@ def gradients(images_shape, size, channels, dtype='bfloat16', strides=1,
                          [inputs, kernel], upstream)
     values = session.run([tf.cast(x, tf.float32) for x in (
         *fetches, *again, inputs, upstream)])
-    types = {op.type for op in graph.get_operations()}
-  return values, types
+  return values, graph
+
+
+def types_of(graph):
+  return {op.type for op in graph.get_operations()}
+
+
+def types_of_convolutions(graph):
+  """Returns the types that the first convolution and its gradients compute
+  in."""
+  first = {}
+  for op in graph.get_operations():
+    if op.type.startswith('Conv2D'):
+      first.setdefault(op.type, op.get_attr('T'))
+  assert len(first) == 3
+  return set(first.values())
 
 
 def check_equals_numpys(values, size):
@@ -61,48 +74,54 @@ SMALL_IMAGES = pytest.mark.parametrize('shape, size, channels', [
 
 @SMALL_IMAGES
 def test_gradients_of_images_put_together(shape, size, channels):
-  if not kernels._takes_dilated_kernels():
-    pytest.skip('the kernels found here for bfloat16 take no dilation')
-  values, types = gradients(shape, size, channels)
-  assert 'Transpose' in types
+  if not kernels._onednn_computes(tf.bfloat16):
+    pytest.skip('oneDNN does not compute bfloat16 here')
+  values, graph = gradients(shape, size, channels)
+  assert 'Transpose' in types_of(graph)
+  assert types_of_convolutions(graph) == {tf.bfloat16}
   check_equals_numpys(values, size)
 
 
 @SMALL_IMAGES
-def test_without_dilated_kernels_gradients_are_tensorflows(
-    monkeypatch, shape, size, channels):
-  monkeypatch.setattr(kernels, '_takes_dilated_kernels', lambda: False)
-  values, types = gradients(shape, size, channels)
-  assert 'Transpose' not in types
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_without_onednn_convolutions_are_of_float32(
+    monkeypatch, shape, size, channels, dtype):
+  monkeypatch.setattr(kernels, '_onednn_computes', lambda dtype: False)
+  values, graph = gradients(shape, size, channels, dtype)
+  assert 'Transpose' not in types_of(graph)
+  assert types_of_convolutions(graph) == {tf.float32}
   check_equals_numpys(values, size)
 
 
-@pytest.mark.usefixtures('dilated_kernels')
+@pytest.mark.usefixtures('onednn')
 @pytest.mark.parametrize('shape, arguments', [
     ([8, 7, 7, 5], {'dtype': 'float32'}), ([7, 7, 7, 5], {}),
     ([2, 3, 3, 5], {}), ([8, 15, 15, 2], {}), ([8, 7, 7, 5], {'strides': 2}),
     ([8, 7, 7, 5], {'padding': 'VALID'})])
 def test_other_gradients_are_tensorflows(shape, arguments):
-  values, types = gradients(shape, 3, 4, **arguments)
+  values, graph = gradients(shape, 3, 4, **arguments)
   ours, kernels, theirs, their_kernels, _, _ = values
-  assert 'Transpose' not in types
+  assert 'Transpose' not in types_of(graph)
   np.testing.assert_array_equal(ours, theirs)
   np.testing.assert_array_equal(kernels, their_kernels)
 
 
-@pytest.mark.usefixtures('dilated_kernels')
-def test_on_gpus_gradients_are_tensorflows(monkeypatch):
-  with tf.Graph().as_default() as graph, tf.device('/gpu:0'):
+@pytest.mark.parametrize('onednn', [True, False])
+@pytest.mark.parametrize('device', ['/gpu:0', None])
+def test_on_gpus_convolutions_and_gradients_are_tensorflows(
+    monkeypatch, onednn, device):
+  monkeypatch.setattr(kernels, '_onednn_computes', lambda dtype: onednn)
+  monkeypatch.setattr(tf.config, 'list_physical_devices',
+                      lambda kind: [] if device else [kind])
+  with tf.Graph().as_default() as graph, tf.device(device):
     inputs = tf.zeros([8, 7, 7, 5], tf.bfloat16)
     kernel = tf.zeros([3, 3, 5, 6], tf.bfloat16)
-    tf.gradients(kernels.conv2d(inputs, kernel, 1, 'SAME'), kernel)
-  assert 'Transpose' not in {op.type for op in graph.get_operations()}
-  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [kind])
-  _, types = gradients([8, 7, 7, 5], 3, 6)
-  assert 'Transpose' not in types
+    tf.gradients(kernels.conv2d(inputs, kernel, 1, 'SAME'), [inputs, kernel])
+  assert 'Transpose' not in types_of(graph)
+  assert types_of_convolutions(graph) == {tf.bfloat16}
 
 
-@pytest.mark.usefixtures('dilated_kernels')
+@pytest.mark.usefixtures('onednn')
 def test_which_of_airnets_gradients_are_of_images_put_together(make_run):
   run, data = preparation.prepare(make_run(network='airnet', dtype='bfloat16',
                                         batch_size=16))
