@@ -37,6 +37,7 @@ from cifar10.runs import directory
 from cifar10.runs import loop
 from cifar10.runs import preparation
 from cifar10.runs.description import Options
+from cifar10.util import gpus
 from cifar10.util.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -91,17 +92,17 @@ def average_gradients(tower_gradients, hosts, reduce_dtype='float32'):
                  replicas.all_reduce(gradients, hosts, count, reduce_dtype))]
 
 
-def find_devices(num_towers, gpus=None, host=''):
+def find_devices(num_towers, num_gpus=None, host=''):
   """Returns a device for each tower: GPUs in turn, or the CPU without GPUs.
 
   Args:
     num_towers: number of towers.
-    gpus: number of GPUs of the host; None: as many as this machine has.
+    num_gpus: number of GPUs of the host; None: as many as this machine has.
     host: prefix of the names of its devices.
   """
-  if gpus is None:
-    gpus = len(tf.config.list_physical_devices('GPU'))
-  return [f'{host}/gpu:{i % gpus}' if gpus else f'{host}/cpu:0'
+  if num_gpus is None:
+    num_gpus = gpus.count()
+  return [f'{host}/gpu:{i % num_gpus}' if num_gpus else f'{host}/cpu:0'
           for i in range(num_towers)]
 
 

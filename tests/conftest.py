@@ -24,6 +24,7 @@ from cifar10 import networks
 from cifar10.data import records
 from cifar10.data import synthetic
 from cifar10.runs import description
+from cifar10.util import gpus
 
 
 # Programs start without the signals that this one, in the background or under
@@ -33,6 +34,14 @@ for _number in signal.SIGINT, signal.SIGHUP:
     signal.signal(_number, signal.SIG_DFL if _number == signal.SIGHUP
                   else signal.default_int_handler)
 
+
+# The GPUs that tests marked `gpu` may use, as CUDA_VISIBLE_DEVICES has them;
+# None if there are none. All other tests are of the CPU: a GPU rounds in other
+# ways, and a plain tf.Session() takes all of its memory.
+GPUS = None
+if gpus.is_there():
+  GPUS = os.environ.get('CUDA_VISIBLE_DEVICES', '0') or None
+os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 SMALL_RECIPE = dataclasses.replace(
     model.RECIPE, learning_rate=0.001, decayed_variables='.*/weights')

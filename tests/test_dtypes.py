@@ -15,8 +15,10 @@ from cifar10.data import datasets
 from cifar10.data import records
 from cifar10.networks import sizes
 from cifar10.nn import augmentation
+from cifar10.nn import kernels
 from cifar10.runs import description
 from cifar10.runs import monitor
+from cifar10.runs import preparation
 from cifar10.util.errors import UserError
 from tests import numerics
 from tests.conftest import images_of
@@ -88,21 +90,24 @@ def test_gradients_are_those_of_float32_but_for_rounding(data_dir, name):
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-def test_products_are_of_the_type_and_variables_are_not(make_run, dtype):
-  class Graph(tf.train.SessionRunHook):
-
-    def begin(self):
-      self.operations = tf.get_default_graph().get_operations()
-
-  hook = Graph()
-  run = train.train(make_run(dtype=dtype, max_steps=1), hooks=[hook])
-  products = [op for op in hook.operations
-              if op.type in ('Conv2D', 'MatMul', 'Conv2DBackpropInput',
-                             'Conv2DBackpropFilter', 'MaxPool', 'Relu')]
-  assert len(products) > 15
-  assert {op.outputs[0].dtype for op in products} == {tf.as_dtype(dtype)}
-  for name, value in read_checkpoint(f'{run.train_dir}/model.ckpt-1').items():
-    assert value.dtype == (np.int64 if name == 'global_step' else np.float32)
+@pytest.mark.parametrize('onednn', [True, False])
+def test_products_are_of_the_type_and_variables_are_not(
+    make_run, monkeypatch, dtype, onednn):
+  monkeypatch.setattr(kernels, '_onednn_computes', lambda dtype: onednn)
+  run, data = preparation.prepare(make_run(dtype=dtype))
+  with tf.Graph().as_default() as graph:
+    multi_gpu_train.build(run, data, ['/cpu:0'])
+    variables = tf.global_variables()
+  convolutions, others = ([
+      op.outputs[0].dtype for op in graph.get_operations() if op.type in types]
+      for types in (
+          ('Conv2D', 'Conv2DBackpropInput', 'Conv2DBackpropFilter'),
+          ('MatMul', 'MaxPool', 'Relu')))
+  assert len(convolutions) == 6 and len(others) > 9
+  assert {*convolutions} == {tf.as_dtype(dtype if onednn else 'float32')}
+  assert {*others} == {tf.as_dtype(dtype)}
+  assert {(v.dtype.base_dtype, v.op.name == 'global_step') for v in variables
+          } == {(tf.float32, False), (tf.int64, True)}
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

@@ -25,6 +25,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10.util import console
 from cifar10.util import filesystem
+from cifar10.util import gpus
 from cifar10.util.errors import UserError
 
 _POLL_SECS = 1
@@ -115,7 +116,7 @@ def _announcement_of(data):
           'records': f'{len(data.train):,} training records with the '
                      f'checksum {data.checksum}',
           'is_mapped': data.train.is_mapped,
-          'gpus': len(tf.config.list_physical_devices('GPU'))}
+          'gpus': gpus.count()}
 
 
 class Host(NamedTuple):

@@ -5,6 +5,8 @@ import uuid
 
 import tensorflow.compat.v1 as tf
 
+from cifar10.util import gpus
+
 # bfloat16 values in a tile row of the matrix unit (AMX: 16 rows of 64 bytes).
 _TILE = 32
 
@@ -97,7 +99,7 @@ def _convolution_gradient(count):
 def _is_on_gpu(op):
   device = tf.DeviceSpec.from_string(op.device).device_type
   if device is None:  # TensorFlow chooses the device.
-    return bool(tf.config.list_physical_devices('GPU'))
+    return gpus.count() > 0
   return device == 'GPU'
 
 
@@ -119,9 +121,11 @@ def local_response_normalization(inputs, radius, bias, alpha):
   """Divides each value by (bias + alpha * sum of squares)**0.75, with the sum
   over the channels up to `radius` away (Krizhevsky et al., 2012).
 
-  Equivalent to tf.nn.lrn, but faster, and also for bfloat16: XLA fuses the
-  operations into one loop, with fewer passes over memory. The gradient computes
-  the sums again, which takes less time than storing them.
+  Equivalent to tf.nn.lrn, but on CPUs faster, and also for bfloat16: XLA fuses
+  the operations into one loop, with fewer passes over memory. The gradient
+  computes the sums again, which takes less time than storing them. On GPUs, it
+  is tf.nn.lrn in float32: XLA may fail to compile for a GPU that is newer than
+  itself, or without NVIDIA's ptxas.
 
   Args:
     inputs: [n, height, width, channels].
@@ -131,6 +135,9 @@ def local_response_normalization(inputs, radius, bias, alpha):
   Returns:
     Tensor of the shape of `inputs`.
   """
+  if _is_on_gpu(inputs.op):
+    return tf.cast(tf.nn.lrn(_widen(inputs), radius, bias, alpha, 0.75),
+                   inputs.dtype)
   with tf.xla.experimental.jit_scope():
     x = _widen(inputs)
     _, powers = _scales_and_powers(x, radius, bias, alpha)

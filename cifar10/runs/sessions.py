@@ -2,12 +2,16 @@
 
 import tensorflow.compat.v1 as tf
 
+from cifar10.util import gpus
 from cifar10.util.errors import UserError
 
 
 def config(log_device_placement=False, **options):
   """Returns a tf.ConfigProto: GPU memory on demand, and another device where an
-  operation has no kernel for its own."""
+  operation has no kernel for its own. Prints why there is no GPU, see
+  `gpus.count()`."""
+  if 'device_count' not in options:
+    gpus.count()
   return tf.ConfigProto(
       allow_soft_placement=True, log_device_placement=log_device_placement,
       gpu_options=tf.GPUOptions(allow_growth=True), **options)
@@ -32,5 +36,6 @@ def device(name):
 def session(device_name=None):
   """Returns a tf.Session of the default graph. If the graph was built on a CPU
   by `device()`, the session leaves the GPUs alone."""
-  on_cpu = {'GPU': 0} if 'cpu' in (device_name or '').lower() else {}
-  return tf.Session(config=config(device_count=on_cpu))
+  on_cpu = 'cpu' in (device_name or '').lower()
+  return tf.Session(config=config(
+      **{'device_count': {'GPU': 0}} if on_cpu else {}))

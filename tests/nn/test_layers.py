@@ -51,6 +51,14 @@ def lrn_and_gradient(x, upstream, normalize, dtype=tf.float32):
                         tf.cast(gradient, tf.float64)])
 
 
+@pytest.fixture(params=[False, True], ids=['cpu', 'gpu'])
+def is_on_gpu(request, monkeypatch):
+  """Says that operations are on a GPU, or that they are not."""
+  monkeypatch.setattr(kernels, '_is_on_gpu', lambda op: request.param)
+  return request.param
+
+
+@pytest.mark.usefixtures('is_on_gpu')
 @pytest.mark.parametrize('radius, channels', [(4, 64), (4, 5), (1, 3), (2, 9)])
 def test_local_response_normalization_equals_tensorflows(radius, channels):
   x = RNG.normal(scale=3, size=(2, 3, 4, channels))
@@ -82,6 +90,19 @@ def test_the_gradient_of_local_response_normalization_is_its_slope():
     assert gradient[index] == pytest.approx(slope, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize('device', ['/cpu:0', '/gpu:0'])
+def test_xla_is_for_cpus(device):
+  with tf.Graph().as_default() as graph, tf.device(device):
+    inputs = tf.zeros([1, 2, 2, 8])
+    outputs = kernels.local_response_normalization(inputs, 4, 1.0, 0.3)
+    tf.gradients(outputs, inputs)
+  compiled = [op for op in graph.get_operations()
+              if '_XlaMustCompile' in op.node_def.attr
+              or '_XlaCompile' in op.node_def.attr]
+  assert bool(compiled) == (device == '/cpu:0')
+
+
+@pytest.mark.usefixtures('is_on_gpu')
 @pytest.mark.parametrize('dtype, rounding', [(tf.bfloat16, 2**-8),
                                              (tf.float16, 2**-11)])
 def test_local_response_normalization_of_16_bits_rounds_once(dtype, rounding):
