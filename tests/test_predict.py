@@ -358,6 +358,18 @@ def test_tflite(tflite, pictures, evaluated):
   assert outputs['names'][0].decode() in records.CIFAR10_CLASSES
 
 
+def test_tflite_of_weights_that_are_not_shared(data_dir, pictures, tmp_path):
+  run = train.train(with_batch_size(
+      8, network='local', train_dir=str(tmp_path / 'train'), data_dir=data_dir,
+      max_steps=2))
+  directory, _ = run_export(run.train_dir, tmp_path, 'tflite')
+  images = np.array([np.asarray(Image.open(path)) for path in pictures[:5]])
+  outputs = Interpreter(str(directory / 'model.tflite')).get_signature_runner(
+      'images')(images=images)
+  np.testing.assert_allclose(outputs['probabilities'], evaluate(run)[:5],
+                             rtol=1e-3, atol=1e-5)
+
+
 def test_versions(trained, tmp_path, monkeypatch):
   (tmp_path / '7').mkdir()
   (tmp_path / 'notes').mkdir()
