@@ -40,8 +40,7 @@ RECIPE = Recipe(
     moving_average_decay=0.9999)
 PUBLISHED = 'about 86%'
 MEASURED = '82.2%'
-# What the names of a selector's variables start with (networks/selection.py).
-SELECTOR = 'selector/'
+SELECTOR = 'selector'  # Variable scope of a selector (networks/selection.py).
 
 
 def inference(images, num_classes, is_training=False):
@@ -111,11 +110,11 @@ def metrics(logits, labels, label_smoothing=0.0):
     label_smoothing: fraction of each label that is spread over all classes.
 
   Returns:
-    Dict of float32 [n] tensors by name: `cross_entropy` in nats; `Precision @
-    1`, which is 1.0 where the largest logit is the label's; and with label
-    smoothing `smoothed_cross_entropy`. (Among equal logits the first one
-    counts. tf.nn.in_top_k counts each of them, so that a network with constant
-    logits would have a precision of 100%.)
+    Dict of float32 [n] tensors by name: `cross_entropy` in nats; with label
+    smoothing `smoothed_cross_entropy`; and `Precision @ 1`, which is 1.0 where
+    the largest logit is the label's. (Among equal logits the first one counts.
+    tf.nn.in_top_k counts each of them, so that a network with constant logits
+    would have a precision of 100%.)
   """
   logits = tf.cast(logits, tf.float32)
   cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -258,7 +257,8 @@ def train(losses, gradients, recipe, global_batch, num_examples,
   with tf.name_scope('summaries'), tf.control_dependencies([train_op]):
     summaries.scalar('training/learning_rate', learning_rate)
     _summarize_losses(losses, averaged_losses)
-    first = next(v for v in variables if not v.op.name.startswith(SELECTOR))
+    first = next(
+        v for v in variables if not v.op.name.startswith(f'{SELECTOR}/'))
     summaries.filters(f'filters/{first.op.name}', first.read_value())
     summaries.variables(variables, gradients, norms)
   return Step(train_op, step, learning_rate, losses, norms)

@@ -24,6 +24,7 @@ from cifar10.runs import directory
 from cifar10.runs import loop
 from cifar10.runs import preparation
 from cifar10.runs.description import Options
+from cifar10.util import gpus
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +69,9 @@ def main():
   if FLAGS.list_networks:
     print(sizes.list_networks())
     return
-  run = train(cli.options_from_flags(), FLAGS.fresh)
+  options = cli.options_from_flags()
+  gpus.count()  # Tells why there is none.
+  run = train(options, FLAGS.fresh)
   if FLAGS.eval_at_end:
     eval_program.evaluate_newest(run, FLAGS.tta)
 

@@ -35,13 +35,26 @@ for _number in signal.SIGINT, signal.SIGHUP:
                   else signal.default_int_handler)
 
 
-# The GPUs that tests marked `gpu` may use, as CUDA_VISIBLE_DEVICES has them;
-# None if there are none. All other tests are of the CPU: a GPU rounds in other
-# ways, and a plain tf.Session() takes all of its memory.
-GPUS = None
-if gpus.is_there():
-  GPUS = os.environ.get('CUDA_VISIBLE_DEVICES', '0') or None
-os.environ['CUDA_VISIBLE_DEVICES'] = ''
+def _first_gpu():
+  """Returns the first GPU that TensorFlow finds, as CUDA_VISIBLE_DEVICES has
+  it; '' if there is none."""
+  if not gpus.is_there():
+    return ''
+  found = subprocess.run(
+      [sys.executable, '-c',
+       'from cifar10.util import gpus; print(gpus.count())'],
+      stdout=subprocess.PIPE, text=True, check=True).stdout
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES', '0')
+  return visible.split(',')[0] if int(found) else ''
+
+
+# The GPU of the tests marked `gpu`; '' if there is none. All other tests are of
+# the CPU: a GPU rounds in other ways, and a plain tf.Session() takes all of its
+# memory. Children, and this module when it is imported again, find this done.
+if 'TEST_GPU' not in os.environ:
+  os.environ['TEST_GPU'] = _first_gpu()
+  os.environ['CUDA_VISIBLE_DEVICES'] = ''
+TEST_GPU = os.environ['TEST_GPU']
 
 SMALL_RECIPE = dataclasses.replace(
     model.RECIPE, learning_rate=0.001, decayed_variables='.*/weights')

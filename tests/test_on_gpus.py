@@ -11,6 +11,7 @@ import json
 import re
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 # The kernels that TensorFlow has, also for devices that are not here.
@@ -23,23 +24,24 @@ from cifar10.runs import preparation
 from cifar10.runs import sessions
 from tests import numerics
 from tests.conftest import assert_same_checkpoints
-from tests.conftest import GPUS
 from tests.conftest import read_checkpoint
+from tests.conftest import TEST_GPU
 from tests.conftest import with_batch_size
 from tests.networks.test_networks import TERMS
+from tests.programs import run_predict
 from tests.test_dtypes import ROUNDINGS
 
 DEVICES = pytest.mark.parametrize('device', [
     pytest.param('cpu', marks=pytest.mark.long),
     pytest.param('gpu', marks=[pytest.mark.gpu, pytest.mark.skipif(
-        GPUS is None, reason='there is no GPU here')])])
+        not TEST_GPU, reason='TensorFlow finds no GPU here')])])
 TYPES = pytest.mark.parametrize('dtype', description.DTYPES)
 
 
 @pytest.fixture
 def environment(device):
   """Environment variables of a program that is to use a device."""
-  return {'CUDA_VISIBLE_DEVICES': GPUS or '' if device == 'gpu' else ''}
+  return {'CUDA_VISIBLE_DEVICES': TEST_GPU if device == 'gpu' else ''}
 
 
 @pytest.fixture
@@ -53,6 +55,11 @@ def finish(start, environment):
   return run
 
 
+def check_found(device):
+  """Asserts that a device is found: otherwise, TensorFlow takes the CPU."""
+  assert 'gpu' not in device or tf.config.list_physical_devices('GPU')
+
+
 def train_towers(devices, initial, options):
   """Trains on two logical devices of a kind.
 
@@ -61,6 +68,7 @@ def train_towers(devices, initial, options):
     initial: path to write the initial values of the variables to.
     options: arguments of `with_batch_size()`.
   """
+  check_found(devices[0])
   # Otherwise, GPUs round the factors of float32 products to 11 bits.
   tf.config.experimental.enable_tensor_float_32_execution(False)
   config = sessions.config(device_count={'CPU': 2})
@@ -74,6 +82,7 @@ def train_towers(devices, initial, options):
 
 def train_networks(directory, device, options):
   """Trains each network for two steps."""
+  check_found(device)
   for network in networks.NETWORKS:
     multi_gpu_train.train(
         with_batch_size(8, train_dir=f'{directory}/{network}', network=network,
@@ -101,15 +110,17 @@ def has_kernel_on_gpu(op_type, **types):
                     reason='this TensorFlow is built without CUDA')
 @pytest.mark.parametrize('network, dtype', [
     *(('convnet', dtype) for dtype in description.DTYPES),
-    ('local', 'bfloat16'), ('improved_cnn', 'bfloat16'),
-    ('airnet_small', 'bfloat16')])
+    *((network, 'bfloat16')
+      for network in ('local', 'improved_cnn', 'airnet_small')),
+    *(pytest.param(network, dtype, marks=pytest.mark.long)
+      for network in networks.NETWORKS for dtype in description.DTYPES)])
 def test_what_is_on_a_gpu_has_a_kernel_there(make_run, network, dtype):
   run, data = preparation.prepare(make_run(network=network, dtype=dtype,
                                            num_towers=2))
   with tf.Graph().as_default() as graph:
     multi_gpu_train.build(run, data, ['/gpu:0', '/gpu:1'])
   placed = [op for op in graph.get_operations() if 'GPU' in op.device]
-  assert len(placed) > 100
+  assert len(placed) > 50
   assert not has_kernel_on_gpu('HistogramSummary')
   without = [
       (op.name, op.type) for op in placed
@@ -148,10 +159,12 @@ def test_towers_equal_one_device(finish, data_dir, tmp_path, device, dtype):
 def test_resumed_equals_uninterrupted(finish, data_dir, tmp_path, device,
                                       network, dtype):
   def train(name, steps):
-    finish('multi_gpu_train', f'--network={network}', f'--dtype={dtype}',
-           '--num_gpus=2', '--batch_size=8', f'--max_steps={steps}',
-           f'--data_dir={data_dir}', f'--train_dir={tmp_path}/{name}',
-           TF_DETERMINISTIC_OPS='1')
+    out = finish(
+        'multi_gpu_train', f'--network={network}', f'--dtype={dtype}',
+        '--num_gpus=2', '--batch_size=8', f'--max_steps={steps}',
+        f'--data_dir={data_dir}', f'--train_dir={tmp_path}/{name}',
+        TF_DETERMINISTIC_OPS='1')
+    assert f'Towers: tower_0 on /{device}:0, tower_1 on /{device}:0' in out
 
   train('whole', 4)
   train('resumed', 2)
@@ -174,10 +187,10 @@ def test_every_network_trains(finish, data_dir, tmp_path, device, dtype):
 def test_evaluation_beside_a_training(start, finish, environment, data_dir,
                                       tmp_path, device):
   trainer = start(
-      'multi_gpu_train', '--num_gpus=2', '--batch_size=8', '--max_steps=2000',
-      '--checkpoint_steps=10', '--log_frequency=10', f'--data_dir={data_dir}',
-      f'--train_dir={tmp_path}', **environment)
-  trainer.expect('step 20')
+      'multi_gpu_train', '--num_gpus=2', '--batch_size=8',
+      '--max_steps=9999999', '--checkpoint_steps=20', '--keep_checkpoints=1000',
+      f'--data_dir={data_dir}', f'--train_dir={tmp_path}', **environment)
+  trainer.expect('step 40')
   assert f'Towers: tower_0 on /{device}:0, tower_1 on /{device}:0' in (
       trainer.out)
   out = finish('eval', '--run_once', f'--data_dir={data_dir}',
@@ -186,14 +199,19 @@ def test_evaluation_beside_a_training(start, finish, environment, data_dir,
   assert trainer.is_alive, trainer.err
 
 
-def probabilities_of_export(directory, images):
-  """Prints the probabilities that an exported model gives, as JSON."""
+def print_probabilities(device, directory, pictures):
+  """Prints the probabilities of pictures, by predict.predict() and by an
+  exported model, as JSON."""
+  check_found(device)
+  predicted = [probabilities for _, probabilities, _ in run_predict(
+      pictures, f'{directory}/train')]
+  images = [np.asarray(Image.open(path)) for path in pictures]
   with tf.Session(graph=tf.Graph(), config=sessions.config()) as session:
     signature = tf.saved_model.load(
-        session, ['serve'], directory).signature_def['images']
-    print(json.dumps(session.run(
-        signature.outputs['probabilities'].name,
-        {signature.inputs['images'].name: images}).tolist()))
+        session, ['serve'], f'{directory}/export/1').signature_def['images']
+    exported = session.run(signature.outputs['probabilities'].name,
+                           {signature.inputs['images'].name: images})
+  print(json.dumps([np.array(predicted).tolist(), exported.tolist()]))
 
 
 @DEVICES
@@ -204,12 +222,14 @@ def test_prediction_and_export_equal_those_of_a_cpu(
          f'--data_dir={data_dir}', f'--train_dir={tmp_path}/train')
   finish('export', f'--checkpoint_dir={tmp_path}/train',
          f'--export_dir={tmp_path}/export')
-  images = np.random.default_rng(0).integers(
-      0, 256, (3, 32, 32, 3), np.uint8).tolist()
-  directory = tmp_path / 'export' / '1'
-  program = call(probabilities_of_export, str(directory), images)
-  found = json.loads(finish(program).splitlines()[-1])
-  on_cpu = start(program, CUDA_VISIBLE_DEVICES='')
+  pictures = [f'{tmp_path}/{i}.png' for i in range(3)]
+  for path, image in zip(pictures, np.random.default_rng(0).integers(
+      0, 256, (3, 32, 32, 3), np.uint8)):
+    Image.fromarray(image).save(path)
+  found = json.loads(finish(call(
+      print_probabilities, device, str(tmp_path), pictures)).splitlines()[-1])
+  on_cpu = start(call(print_probabilities, 'cpu', str(tmp_path), pictures),
+                 CUDA_VISIBLE_DEVICES='')
   assert on_cpu.end() == 0, on_cpu.err
   expected = json.loads(on_cpu.out.splitlines()[-1])
   # GPUs round the factors of float32 products as float16 does.

@@ -43,7 +43,8 @@ class Dirac:
     del partition_info
     height, width, inputs, outputs = shape
     identity = tf.pad(tf.eye(inputs, outputs, dtype=dtype)[None, None], [
-        [height // 2] * 2, [width // 2] * 2, [0, 0], [0, 0]])
+        [height // 2, (height - 1) // 2], [width // 2, (width - 1) // 2],
+        [0, 0], [0, 0]])
     uniform = _fan_in_uniform()
     uniform.seed = self.seed
     return tf.where_v2(tf.range(outputs) < inputs, identity,

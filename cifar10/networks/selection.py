@@ -33,7 +33,7 @@ def hardest(recipe, images, labels, num_classes):
   """
   if not recipe.selector:
     return images, labels, {}
-  with tf.variable_scope(model.SELECTOR.rstrip('/')):
+  with tf.variable_scope(model.SELECTOR):
     logits = networks.find(recipe.selector).inference(
         images, num_classes, is_training=True)
     losses = model.objective(

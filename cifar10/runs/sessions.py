@@ -8,10 +8,7 @@ from cifar10.util.errors import UserError
 
 def config(log_device_placement=False, **options):
   """Returns a tf.ConfigProto: GPU memory on demand, and another device where an
-  operation has no kernel for its own. Prints why there is no GPU, see
-  `gpus.count()`."""
-  if 'device_count' not in options:
-    gpus.count()
+  operation has no kernel for its own."""
   return tf.ConfigProto(
       allow_soft_placement=True, log_device_placement=log_device_placement,
       gpu_options=tf.GPUOptions(allow_growth=True), **options)
@@ -36,6 +33,7 @@ def device(name):
 def session(device_name=None):
   """Returns a tf.Session of the default graph. If the graph was built on a CPU
   by `device()`, the session leaves the GPUs alone."""
-  on_cpu = 'cpu' in (device_name or '').lower()
-  return tf.Session(config=config(
-      **{'device_count': {'GPU': 0}} if on_cpu else {}))
+  if 'cpu' in (device_name or '').lower():
+    return tf.Session(config=config(device_count={'GPU': 0}))
+  gpus.count()  # Tells why there is none.
+  return tf.Session(config=config())

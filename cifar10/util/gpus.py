@@ -9,6 +9,8 @@ import sys
 
 import tensorflow.compat.v1 as tf
 
+_WSL = '/usr/lib/wsl/lib'
+
 
 def count():
   """Returns the number of GPUs that TensorFlow finds.
@@ -39,6 +41,8 @@ def _why_none():
   try:
     driver = ctypes.CDLL('libcuda.so.1')
   except OSError:
+    if os.path.exists(f'{_WSL}/libcuda.so.1'):
+      return f"Windows' driver is not found: add {_WSL} to LD_LIBRARY_PATH"
     return ("NVIDIA's driver is not there (libcuda.so.1). Install it, so that "
             'nvidia-smi lists the GPU; start a container with --gpus=all')
   if code := driver.cuInit(0):
@@ -54,21 +58,22 @@ def _why_none():
       for directory in glob.glob(f'{place}/*/lib')) if places else []
   if directories and directories[0] not in os.environ.get(
       'LD_LIBRARY_PATH', ''):
-    return (f'TensorFlow {tf.__version__} does not find or does not accept the '
-            'CUDA libraries that pip has installed. Try '
-            f'LD_LIBRARY_PATH={":".join(directories)}')
+    return ("TensorFlow's messages above may tell why. If libraries of CUDA "
+            'are not found: export LD_LIBRARY_PATH='
+            f'{":".join(directories)}:$LD_LIBRARY_PATH')
+  cuda, cudnn = (build.get(f'{name}_version') for name in ('cuda', 'cudnn'))
   try:
-    ctypes.CDLL(f"libcudnn.so.{build['cudnn_version']}")
+    ctypes.CDLL(f'libcudnn.so.{cudnn}')
   except OSError:
-    return (f"CUDA {build['cuda_version']} or cuDNN {build['cudnn_version']} "
-            "is not there. Install them: pip install -e '.[gpu]'")
+    return (f'CUDA {cuda} or cuDNN {cudnn} is not there. Install them: pip '
+            "install -e '.[gpu]'")
   return "TensorFlow's messages above may tell why"
 
 
 def is_there():
   """Returns whether this machine has an NVIDIA GPU."""
   if glob.glob('/dev/nvidia[0-9]*') or os.path.exists(
-      '/usr/lib/wsl/lib/libcuda.so.1'):
+      f'{_WSL}/libcuda.so.1'):
     return True
   return any(
       _read(f'{device}/vendor') == '0x10de'

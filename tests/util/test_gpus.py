@@ -80,8 +80,13 @@ def test_nothing_to_explain(machine, arguments):
   assert not machine(**arguments)
 
 
-@pytest.mark.parametrize('files', [
-    CARD, {'dev/nvidia0': ''}, {'usr/lib/wsl/lib/libcuda.so.1': ''}])
+def test_windows_driver(machine):
+  assert machine({'usr/lib/wsl/lib/libcuda.so.1': ''}) == (
+      "No GPU found: Windows' driver is not found: add /usr/lib/wsl/lib to "
+      'LD_LIBRARY_PATH\n')
+
+
+@pytest.mark.parametrize('files', [CARD, {'dev/nvidia0': ''}])
 def test_no_driver(machine, files):
   assert machine(files) == (
       "No GPU found: NVIDIA's driver is not there (libcuda.so.1). Install it, "
@@ -115,9 +120,8 @@ def test_cuda_where_tensorflow_does_not_look(machine, tmp_path):
     (packages / name / 'lib').mkdir(parents=True)
   path = f'{packages}/cublas/lib:{packages}/cudnn/lib'
   assert machine(CARD, driver(0), packages=str(packages)) == (
-      f'No GPU found: TensorFlow {tf.__version__} does not find or does not '
-      'accept the CUDA libraries that pip has installed. Try '
-      f'LD_LIBRARY_PATH={path}\n')
+      "No GPU found: TensorFlow's messages above may tell why. If libraries of "
+      f'CUDA are not found: export LD_LIBRARY_PATH={path}:$LD_LIBRARY_PATH\n')
   assert machine(CARD, driver(0), ['libcudnn.so.9'], packages=str(packages),
                  LD_LIBRARY_PATH=path) == (
                      "No GPU found: TensorFlow's messages above may tell why\n")
