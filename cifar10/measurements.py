@@ -33,9 +33,12 @@ def tell(what):
 @contextlib.contextmanager
 def _session():
   """Yields a session with initialized variables of the current graph."""
+  initializers = (
+      tf.global_variables_initializer(),
+      tf.group(tf.local_variables_initializer(), tf.tables_initializer()))
   with tf.Session(config=sessions.config()) as session:
-    session.run(tf.global_variables_initializer())
-    session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+    for initializer in initializers:  # The input starts at global_step.
+      session.run(initializer)
     yield session
 
 
