@@ -128,14 +128,8 @@ def test_two_towers_of_bfloat16_equal_one_device_but_for_rounding(make_run,
                               ['/cpu:0'] * 2)
   expected, found = (read_checkpoint(f'{run.train_dir}/model.ckpt-5')
                      for run in (one, two))
-  # Half the images' gradients are rounded before they meet; from then on, all
-  # that is rounded may be so another way, in each step by itself.
-  part = numerics.rounding(ROUNDINGS['convnet'], 'bfloat16')
-  for name, begin in start.values.items():
-    if name.endswith('weights'):
-      a, b = found[name] - begin, expected[name] - begin
-      numerics.assert_close_in_length(a, b, part, name=name)
-      assert (a * b).sum() / (b * b).sum() == pytest.approx(1, abs=part), name
+  numerics.assert_same_training_of_16_bits(
+      found, expected, start.values, ROUNDINGS['convnet'], 'bfloat16')
 
 
 def test_any_checkpoint_evaluates_in_any_type(make_run):

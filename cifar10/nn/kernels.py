@@ -26,7 +26,7 @@ def _register_gradient(gradient):
 def conv2d(inputs, kernel, strides, padding):
   """Computes tf.nn.conv2d(), with faster gradients for 16 bits on CPUs.
 
-  Where oneDNN does not compute the type, TensorFlow's own gradients take 4 to
+  Where oneDNN does not compute the type, TensorFlow's own gradients take 2 to
   18 times as long as those of float32, so this convolution is one of float32.
 
   For the gradient of a kernel, oneDNN multiplies matrices for each row of an

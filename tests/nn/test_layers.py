@@ -55,7 +55,6 @@ def lrn_and_gradient(x, upstream, normalize, dtype=tf.float32):
 def is_on_gpu(request, monkeypatch):
   """Says that operations are on a GPU, or that they are not."""
   monkeypatch.setattr(kernels, '_is_on_gpu', lambda op: request.param)
-  return request.param
 
 
 @pytest.mark.usefixtures('is_on_gpu')
