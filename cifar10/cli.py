@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import networks
 from cifar10 import recipe
 from cifar10.data import verification
+from cifar10.runs import description
 from cifar10.runs.description import Options
 from cifar10.util import console
 from cifar10.util import fields
@@ -39,6 +40,10 @@ def run(main, with_arguments=False):
   """
   def main_with_messages(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)  # absl sets INFO.
+    if FLAGS.version:
+      print(*(f'{name} {version}'
+              for name, version in description.versions().items()), sep=', ')
+      return
     try:
       if argv[1:] and not with_arguments:
         raise UserError(f'unexpected argument {argv[1]!r}: flags are written '
@@ -55,6 +60,8 @@ def run(main, with_arguments=False):
   console.raise_signals()
   console.prepare_streams()
   verification.explain_bus_errors()
+  flags.DEFINE_bool('version', False, 'Print the versions of this package and '
+                    'of what it runs on, and end.', module_name=sys.argv[0])
   app.run(main_with_messages, flags_parser=_parse_flags)
 
 

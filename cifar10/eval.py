@@ -26,6 +26,7 @@ from cifar10.nn import augmentation
 from cifar10.runs import best
 from cifar10.runs import checkpoints
 from cifar10.runs import events
+from cifar10.runs import hparams
 from cifar10.runs import report
 from cifar10.runs import sessions
 from cifar10.runs import trained
@@ -140,7 +141,7 @@ def evaluate(options):
         except trained.CheckpointGone:
           next_time = 0  # Try the newer one at once.
           continue
-        description = report.publish(result, data, options.eval_dir, writer)
+        description = report.publish(result, run, options, writer)
         print_result(result, run, options)
         if options.report:
           print(report.table(description), flush=True)
@@ -148,6 +149,8 @@ def evaluate(options):
           best.keep(options.keep_best, checkpoint, run,
                     result.metrics['Precision @ 1'])
         evaluated = identity
+        if is_last or options.run_once:
+          hparams.write_results(result, run, options)
         if options.run_once:
           return
       elif is_last and not is_new:
@@ -241,8 +244,9 @@ def _build(run, files, start, end, options):
 
 
 def evaluate_newest(run, tta=False):
-  """Evaluates and prints the newest checkpoint of a run, on held-out records if
-  there are any: test records should not be used for tuning.
+  """Evaluates the newest checkpoint of a run, on held-out records if there are
+  any: test records should not be used for tuning. Prints the result, and writes
+  it into the directory of the run.
 
   Args:
     run: the `Run`.
@@ -250,10 +254,16 @@ def evaluate_newest(run, tta=False):
   """
   data = datasets.ensure(run.dataset, run.data_dir)
   checkpoint = checkpoints.newest(run.train_dir)
-  for augmented in (False, True) if tta else (False,):
-    options = Options(checkpoint_dir=run.train_dir, tta=augmented,
-                      eval_data='holdout' if run.holdout else 'test')
-    print_result(evaluate_once(checkpoint, run, data, options), run, options)
+  with filesystem.explained(run.train_dir), \
+      events.Writer(run.train_dir) as writer:
+    for augmented in (False, True) if tta else (False,):
+      options = Options(checkpoint_dir=run.train_dir, tta=augmented,
+                        eval_data='holdout' if run.holdout else 'test')
+      result = evaluate_once(checkpoint, run, data, options)
+      print_result(result, run, options)
+      writer.summary(hparams.results(result, options), result.step)
+      if not augmented:
+        report.save(result, run, options, run.train_dir)
 
 
 def print_result(result, run, options):

@@ -8,7 +8,7 @@ Serving expects) with two signatures: `serving_default` takes encoded images of
 any size, `images` takes uint8 images of the size of the records. Both return
 the most probable class, its name, and the probabilities of all classes.
 --format=tflite writes EXPORT_DIR/tflite/1/model.tflite for LiteRT, which takes
-uint8 images.
+uint8 images. MODEL_CARD.md beside the model tells what it is.
 
 As in the import, `serving_default` rotates images as EXIF requires, blends them
 with white and resizes them. It refuses images of more than 100 megapixels
@@ -29,6 +29,7 @@ import tensorflow.compat.v1 as tf
 from cifar10 import cli
 from cifar10.data import image_files
 from cifar10.runs import checkpoints
+from cifar10.runs import model_card
 from cifar10.runs import sessions
 from cifar10.runs import trained
 from cifar10.util import filesystem
@@ -42,6 +43,10 @@ class Options(trained.Options):
   export_dir: str = field(
       '/tmp/cifar10_export', nonempty='a directory', help='Directory in which '
       'the next numbered directory is made.')
+  eval_dir: str = field(
+      '/tmp/cifar10_eval', nonempty='a directory', help='The eval_dir of an '
+      'evaluation: the model card has its precision if it is of the exported '
+      'checkpoint.')
   format: str = field('saved_model', choices=('saved_model', 'tflite'),
                       help='Format of the model.')
 
@@ -61,11 +66,12 @@ def export(options):
   Raises:
     UserError: there is no checkpoint, or it cannot be restored or exported.
   """
-  export_dir, dtype = options.export_dir, options.dtype
+  export_dir = options.export_dir
   if options.format == 'tflite':
-    if dtype not in (None, 'float32'):
-      raise UserError(f'--dtype={dtype}: --format=tflite computes in float32')
-    dtype = 'float32'
+    if options.dtype not in (None, 'float32'):
+      raise UserError(f'--dtype={options.dtype}: --format=tflite computes in '
+                      'float32')
+    options = dataclasses.replace(options, dtype='float32')
     # Not in EXPORT_DIR, where TensorFlow Serving would load it as a version.
     export_dir = os.path.join(export_dir, options.format)
   checkpoints.check_path(export_dir)  # A SavedModel contains a checkpoint.
@@ -73,11 +79,10 @@ def export(options):
   with filesystem.explained(export_dir), \
       _next_version(export_dir) as (part, directory):
     if options.format == 'saved_model':
-      checkpoint = _write_saved_model(part, options.checkpoint_dir, dtype)
+      checkpoint, card = _write_saved_model(part, options)
     else:
       with tempfile.TemporaryDirectory() as saved_model:
-        checkpoint = _write_saved_model(saved_model, options.checkpoint_dir,
-                                        dtype)
+        checkpoint, card = _write_saved_model(saved_model, options)
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(
             saved_model, signature_keys=['images'])
         try:
@@ -85,16 +90,18 @@ def export(options):
         except Exception as e:  # Errors have no common base class.
           raise UserError(f'--format=tflite: {checkpoint}: cannot be '
                           f'converted: {filesystem.reason(e)}') from e
+    (part / 'MODEL_CARD.md').write_text(card, encoding='utf-8')
   return directory, checkpoint
 
 
-def _write_saved_model(directory, checkpoint_dir, dtype):
-  """Writes a SavedModel and returns the path of the checkpoint."""
-  run = trained.run_of(checkpoint_dir)
+def _write_saved_model(directory, options):
+  """Writes a SavedModel; returns the path of the checkpoint, and the text of
+  the model card."""
+  run = trained.run_of(options.checkpoint_dir)
   with tf.Graph().as_default():
-    signatures = _signatures(run, dtype)
+    signatures = _signatures(run, options.dtype)
     with sessions.session() as session:
-      checkpoint = trained.restore_newest(session, checkpoint_dir, run)
+      checkpoint = trained.restore_newest(session, options.checkpoint_dir, run)
       builder = tf.saved_model.Builder(str(directory))
       builder.add_meta_graph_and_variables(
           session, [tf.saved_model.tag_constants.SERVING], {
@@ -106,7 +113,10 @@ def _write_saved_model(directory, checkpoint_dir, dtype):
               for name, signature in signatures.items()},
           strip_default_attrs=True)
       builder.save()
-  return checkpoint
+    if options.format == 'tflite':
+      del signatures['serving_default']
+    return checkpoint, model_card.text(run, checkpoint, signatures,
+                                       tf.trainable_variables(), options)
 
 
 def _signatures(run, dtype):
@@ -172,5 +182,6 @@ def main():
 
 if __name__ == '__main__':
   # An exported model has no devices, hence no --device.
-  cli.define(Options, 'checkpoint_dir', 'dtype', 'export_dir', 'format')
+  cli.define(Options, 'checkpoint_dir', 'dtype', 'eval_dir', 'export_dir',
+             'format')
   cli.run(main)

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 
 from tests.conftest import read_lines_until
@@ -220,8 +221,11 @@ def test_help(help_texts):
     assert '--data_dir' in text or '--checkpoint_dir' in text
 
 
-def get(url):
-  with urllib.request.urlopen(url, timeout=10) as response:
+def get(url, data=None):
+  request = urllib.request.Request(
+      url, data and json.dumps(data).encode(),
+      {'Content-Type': 'application/json'})
+  with urllib.request.urlopen(request, timeout=10) as response:
     return response.read().decode()
 
 
@@ -248,10 +252,11 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
       # It loads while it serves.
       for _ in range(60):
         scalars = json.loads(get(plugins + 'scalars/tags'))
-        if scalars.keys() == {'train', 'eval'} and all(
-            'loss/cross_entropy' in tags for tags in scalars.values()):
+        if len(scalars) == 3 and all(scalars.values()):
           break
         time.sleep(0.5)
+      results, = scalars.keys() - {'train', 'eval'}
+      assert results.startswith('eval/hparams-')
       shared = {'loss/cross_entropy', 'precision/Precision @ 1'}
       assert shared <= scalars['eval'].keys()
       assert {*shared, 'loss/total_loss', 'training/learning_rate',
@@ -275,6 +280,27 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
       points = json.loads(get(
           plugins + 'scalars/scalars?run=train&tag=loss/total_loss'))
       assert [step for _, step, _ in points] == [0, 1, 2]
+
+      # The run is one row of the HPARAMS page: training and evaluation.
+      row, = json.loads(get(plugins + 'hparams/session_groups', {
+          'experimentName': '', 'startIndex': 0, 'sliceSize': 9,
+          'allowedStatuses': ['STATUS_UNKNOWN', 'STATUS_SUCCESS']}))[
+              'sessionGroups']
+      assert {session['name']: session['status']
+              for session in row['sessions']} == {
+                  'train': 'STATUS_SUCCESS', results: 'STATUS_UNKNOWN'}
+      assert row['hparams']['network'] == 'convnet'
+      assert row['hparams']['learning_rate'] == 0.1
+      assert row['hparams']['num_towers'] == 2
+      assert row['hparams']['knots'] == ''
+      report = json.loads((tmp_path / 'eval' / 'report.json').read_text())
+      metrics = {metric['name']['tag']: metric['value']
+                 for metric in row['metricValues']}
+      assert metrics['evaluation/precision_test'] == np.float32(
+          report['precision_at_1'])
+      assert metrics['evaluation/cross_entropy_test'] == np.float32(
+          report['cross_entropy'])
+      assert metrics['loss/total_loss'] == points[-1][2]
     finally:
       process.kill()
     log = process.stderr.read()

@@ -242,11 +242,11 @@ def test_errors(copy_of_trained, data_dir, tmp_path):
   for path in glob.glob(f'{copy_of_trained}/model.ckpt-8.*'):
     os.remove(path)
   with tf.Graph().as_default(), tf.Session() as session:
-    tf.get_variable('conv1/weights/ExponentialMovingAverage', initializer=0.0)
+    tf.get_variable('conv1/biases/ExponentialMovingAverage', initializer=0.0)
     session.run(tf.global_variables_initializer())
     tf.train.Saver().save(session, f'{copy_of_trained}/model.ckpt', 8)
   with pytest.raises(UserError, match=r'model.ckpt-8: is not of this network: '
-                     r'conv1/weights.* \[\], expected \[5, 5, 3, 64\]'):
+                     r'conv1/biases.* \[\], expected \[64\]'):
     run_eval(str(copy_of_trained), eval_dir, run_once=True)
 
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+import cifar10
+
+PACKAGE = pathlib.Path(cifar10.__file__).parent
 READING_PATH = ('train', 'inputs', 'model', 'runs.loop', 'multi_gpu_train',
                 'eval')
 # The floors of the house. A module imports from lower floors, and from its own
@@ -17,10 +19,9 @@ FLOORS = (('util',), ('data', 'nn', 'cluster'), ('recipe',),
           ('train', 'multi_gpu_train', 'eval', 'predict', 'export', 'dataset'),
           ('measurements',), ('benchmark',))
 AMONG_PROGRAMS = {'train': {'eval'}, 'multi_gpu_train': {'eval'}}
-PATHS = {'.'.join(path.relative_to(ROOT / 'cifar10').with_suffix('').parts
+PATHS = {'.'.join(path.relative_to(PACKAGE).with_suffix('').parts
                   ).removesuffix('.__init__'): path
-         for path in ROOT.glob('cifar10/**/*.py')
-         if path != ROOT / 'cifar10' / '__init__.py'}
+         for path in PACKAGE.glob('**/*.py') if path != PACKAGE / '__init__.py'}
 
 
 def imports_of(name):
@@ -34,6 +35,8 @@ def imports_of(name):
       package, _, module = node.module.partition('.')
       if package == 'cifar10':
         for alias in node.names:
+          if alias.name == '__version__':
+            continue
           inner = f'{module}.{alias.name}'.lstrip('.')
           found.add(inner if inner in PATHS else module)
   return found
@@ -91,7 +94,7 @@ print(*sys.modules)
 '''
   loaded = subprocess.run(
       [sys.executable, '-c', script], capture_output=True, check=True,
-      text=True, cwd=ROOT, timeout=120).stdout.split()
+      text=True, cwd=PACKAGE.parent, timeout=120).stdout.split()
   assert 'cifar10.runs.trained' in loaded
   for name in ('cluster.processes', 'cluster.tf_config', 'data.download',
                'data.importers', 'runs.loop', 'multi_gpu_train'):

@@ -1,5 +1,6 @@
 """Prediction and export, against evaluation and against each other."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -16,10 +17,12 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tools import saved_model_cli
 
+import cifar10
 from cifar10 import predict
 from cifar10 import train
 from cifar10.data import datasets
 from cifar10.data import records
+from cifar10.runs import report
 from cifar10.util.errors import UserError
 from tests.conftest import images_of
 from tests.conftest import with_batch_size
@@ -329,7 +332,7 @@ def tflite(trained, tmp_path_factory):
   path = tmp_path_factory.mktemp('tflite')
   directory, _ = run_export(trained.train_dir, path, 'tflite')
   assert directory == path / 'tflite' / '1'
-  assert os.listdir(directory) == ['model.tflite']
+  assert sorted(os.listdir(directory)) == ['MODEL_CARD.md', 'model.tflite']
   return Interpreter(str(directory / 'model.tflite'))
 
 
@@ -394,6 +397,51 @@ def test_versions(trained, tmp_path, monkeypatch):
     run_export(trained.train_dir, tmp_path)
   assert sorted(numbered[0]) == ['7', '8']
   assert sorted(os.listdir(tmp_path)) == ['7', '8', 'file', 'notes']
+
+
+def test_model_cards(run_program, trained, tmp_path):
+  """A card has the precision of the checkpoint that was exported, if there is
+  one, and no other."""
+  def card(number, *arguments):
+    code, _, err = run_program(
+        'export', f'--checkpoint_dir={trained.train_dir}', *arguments,
+        f'--eval_dir={tmp_path}/eval', f'--export_dir={tmp_path}/model')
+    assert code == 0, err
+    return (tmp_path / 'model' / number / 'MODEL_CARD.md').read_text()
+
+  def evaluate(*arguments):
+    code, out, err = run_program(
+        'eval', f'--checkpoint_dir={trained.train_dir}', '--run_once',
+        f'--eval_dir={tmp_path}/eval', *arguments)
+    assert code == 0, err
+    return re.search(r'precision @ 1 = 0?\.(\d+)', out).group(1)
+
+  without = card('1')
+  assert 'No evaluation of this checkpoint was found' in without
+  for line in (
+      '# convnet, trained on cifar10', 'convnet, 1,068,298 parameters',
+      'cifar10, 300 records: images of 32x32 pixels, 3 channels',
+      '8 steps of 32 images, 0.9 epochs, with seed 1', 'batch_size=32',
+      '| weights | moving averages', f'cifar10 {cifar10.__version__}',
+      '- input `image_bytes`, string [n]: encoded',
+      '- input `images`, uint8 [n, 32, 32, 3]:',
+      '- output `probabilities`, float32 [n, 10]:', '    9 truck\n'):
+    assert line in without
+  percent = f'{int(evaluate()) / 10:.1f}%'
+  assert f'{percent} of 130 images (cifar10, test)' in card('2')
+  found = card('tflite/1', '--format=tflite')
+  assert percent in found and 'serving_default' not in found
+
+  # Evaluations of something else than what is exported.
+  path = tmp_path / 'eval' / 'report.json'
+  content, text = json.loads(path.read_text()), path.read_text()
+  assert report.find(trained, 8, [tmp_path, path.parent]) == [content]
+  assert not report.find(trained, 7, [path.parent])
+  assert not report.find(dataclasses.replace(trained, seed=2), 8, [path.parent])
+  for other in text.replace('"tta": false', '"tta": true'), text.replace(
+      '"use_moving_averages": true', '"use_moving_averages": false'), text[:-9]:
+    path.write_text(other)
+    assert other != text and not report.find(trained, 8, [path.parent])
 
 
 def test_export_program(run_program, trained, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 import tensorflow.compat.v1 as tf
 
+import cifar10
 from cifar10 import networks
 from cifar10 import train
 from cifar10.data import synthetic
@@ -132,7 +133,8 @@ def test_quotes_are_in_the_code():
             if block.startswith('# cifar10/')]
   assert len(quotes) >= 5
   for path, _, quote in quotes:
-    code = (ROOT / path.removeprefix('# ')).read_text().splitlines()
+    path = pathlib.Path(cifar10.__file__).parents[1] / path.removeprefix('# ')
+    code = path.read_text().splitlines()
     for part in quote.rstrip().split('\n...\n'):
       lines = part.split('\n')
       assert any(

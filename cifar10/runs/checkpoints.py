@@ -199,7 +199,7 @@ def check_variables(path, variables):
     variables: dict of variables by the names they have in the checkpoint.
   """
   found = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-  for name, variable in variables.items():
+  for name, variable in sorted(variables.items()):
     shape = variable.shape.as_list()
     if found.get(name) != shape:
       raise UserError(f'{path}: is not of this network: {name} '

@@ -7,6 +7,7 @@ another one.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10 import __version__
 from cifar10 import networks
 from cifar10.data import directories
 from cifar10.data import records
@@ -139,10 +141,22 @@ class Run(Options):
             'checksum of the training records': self.checksum,
             'record format': self.record_format, **recipe}
 
+  def digest(self):
+    """Returns a short text for `identity()`. Checkpoints of the same digest and
+    step have the same weights (on one type of processor)."""
+    text = json.dumps(self.identity(), default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def path(train_dir):
   """Returns the path of run.json in a train_dir."""
   return os.path.join(train_dir, 'run.json')
+
+
+def versions():
+  """Returns the versions of this package and of what it runs on, by name."""
+  return {'cifar10': __version__, 'tensorflow': tf.__version__,
+          'numpy': np.__version__, 'python': platform.python_version()}
 
 
 def to_json(run):
@@ -150,9 +164,7 @@ def to_json(run):
   return json.dumps({
       'version': VERSION,
       'run': dataclasses.asdict(run),
-      'versions': {'python': platform.python_version(),
-                   'tensorflow': tf.__version__, 'numpy': np.__version__}},
-                    indent=2)
+      'versions': versions()}, indent=2)
 
 
 def save(run):

@@ -17,7 +17,7 @@ from cifar10.util.errors import UserError
 # Files that a training writes, apart from the lock. The description is moved
 # last, so that what a killed process has not moved yet still counts as a run.
 _FILES = ('checkpoint', 'checkpoint.tmp*', 'model.ckpt-*', 'graph.pbtxt*',
-          'events.out.tfevents.*', 'run.json*')
+          'events.out.tfevents.*', 'report.json*', 'run.json*')
 
 
 @contextlib.contextmanager

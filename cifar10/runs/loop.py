@@ -11,6 +11,7 @@ from cifar10.runs import checkpoints
 from cifar10.runs import description
 from cifar10.runs import directory
 from cifar10.runs import events
+from cifar10.runs import hparams
 from cifar10.runs import monitor
 from cifar10.runs import sessions
 from cifar10.util import console
@@ -98,6 +99,7 @@ class Loop:
     writer.graph(self._step.train_op)
     writer.start(number)
     writer.text('run', f'```json\n{description.to_json(run)}\n```', number)
+    writer.summary(hparams.start(run), number)
     if number >= run.max_steps:
       print(f'{run.train_dir} is at step {number} already.')
     elif number:
@@ -116,6 +118,8 @@ class Loop:
         saved = number
     if number > saved:
       self._save(session, number, watch)
+    if number >= run.max_steps:
+      writer.summary(hparams.end(), number)
     return number
 
   def _save(self, session, number, watch):

@@ -10,6 +10,7 @@ from cifar10.runs import events
 from cifar10.runs import pictures
 from cifar10.runs import projector
 from cifar10.util import filesystem
+from cifar10.util.errors import UserError
 
 _BINS = 15
 # Up to these numbers of classes, there is a confusion matrix, as text and in
@@ -109,22 +110,62 @@ def most_confident_mistakes(labels, probabilities, count):
   return worst[confidences[worst] >= 0]
 
 
-def publish(result, data, eval_dir, writer):
-  """Writes the report of an evaluation: report.json, an event with pictures,
-  and the embeddings if there are any.
+def save(result, run, options, directory):
+  """Writes report.json.
 
   Args:
     result: the `eval.Result`.
-    data: the `directories.Dataset`.
-    eval_dir: directory to write to.
-    writer: its `events.Writer`.
+    run: the `Run` that was evaluated.
+    options: the `eval.Options`.
+    directory: directory to write to.
 
   Returns:
-    The dict of `measure()`.
+    Its content: what was evaluated, and the dict of `measure()`.
   """
-  names = data.format.class_names
-  description = {'step': result.step, **measure(
-      result.labels, result.probabilities, names)}
+  description = {
+      'run': run.digest(), 'step': result.step, 'dataset': run.dataset,
+      **{name: getattr(options, name)
+         for name in ('eval_data', 'tta', 'use_moving_averages')},
+      'cross_entropy': result.metrics['cross_entropy'],
+      **measure(result.labels, result.probabilities,
+                run.record_format.class_names)}
+  filesystem.write_text(os.path.join(directory, 'report.json'),
+                        json.dumps(description))
+  return description
+
+
+def find(run, step, directories):
+  """Returns the contents of the report.json files in these directories that
+  are of a step of a `Run`, as an exported model computes: without test-time
+  augmentation, with the moving averages if there are any."""
+  found = []
+  for directory in directories:
+    try:
+      content = json.loads(filesystem.read_text(
+          os.path.join(directory, 'report.json')))
+      if (content['run'], content['step'], content['tta']) == (
+          run.digest(), step, False) and content['use_moving_averages']:
+        found.append(content)
+    except (KeyError, TypeError, UserError, ValueError):
+      pass  # There is none, or it is something else.
+  return found
+
+
+def publish(result, run, options, writer):
+  """Writes the report of an evaluation to its eval_dir: report.json, an event
+  with pictures, and the embeddings if there are any.
+
+  Args:
+    result: the `eval.Result`.
+    run: the `Run` that was evaluated.
+    options: the `eval.Options`.
+    writer: the `events.Writer` of its eval_dir.
+
+  Returns:
+    The content of report.json.
+  """
+  names = run.record_format.class_names
+  description = save(result, run, options, options.eval_dir)
   for tag, key in (
       (model.tag('Precision @ 3'), 'precision_at_3'),
       ('precision/calibration_error', 'expected_calibration_error')):
@@ -142,12 +183,10 @@ def publish(result, data, eval_dir, writer):
     events.add_picture(result.summary, f'evaluation/{tag}',
                        pictures.png(picture), *picture.size)
   writer.summary(result.summary, result.step)
-  filesystem.write_text(os.path.join(eval_dir, 'report.json'),
-                        json.dumps(description))
   if result.features is not None:
     count = len(result.features)
     projector.write(
-        eval_dir, result.features,
+        options.eval_dir, result.features,
         result.files.read(result.start + np.arange(count)),
         result.labels[:count], result.probabilities[:count].argmax(1), names)
   return description

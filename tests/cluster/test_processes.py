@@ -182,9 +182,11 @@ def check_equals_one_process(options, tmp_path):
   assert found.keys() == expected.keys()
   for name in expected:
     # Towers run the same kernels on the same numbers, wherever they are: only
-    # their six gradients may be added up in another order.
-    numerics.assert_close(found[name], expected[name], 6,
-                          options.max_steps, name=name)
+    # their six gradients may be added up in another order. In 16 bits, that can
+    # round a weight to the next number where the next step takes it.
+    terms = 6 if options.dtype == 'float32' else 1
+    numerics.assert_close(found[name], expected[name], terms,
+                          options.max_steps, options.dtype, name=name)
 
 
 def test_a_cluster_equals_one_machine_whatever_happens(

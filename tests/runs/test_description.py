@@ -23,7 +23,8 @@ def test_load_gives_what_save_was_given(tmp_path):
   assert dataclasses.replace(loaded, data_url=()) == run
   assert run.global_batch == 24
   written = json.loads((tmp_path / 'run.json').read_text())
-  assert set(written['versions']) == {'python', 'tensorflow', 'numpy'}
+  assert set(written['versions']) == {
+      'cifar10', 'python', 'tensorflow', 'numpy'}
 
 
 def test_from_python(tmp_path):
@@ -69,9 +70,11 @@ def test_towers_and_length_do_not_make_another_run(tmp_path):
       run, num_towers=2, max_steps=9, summary_steps=3,
       recipe=dataclasses.replace(run.recipe, batch_size=4, epochs=1))
   assert run.identity() == same.identity()
+  assert run.digest() == same.digest()
   for change in ({'seed': 2}, {'dataset': 'synthetic'}, {'batch_size': 4},
                  {'num_examples': 99}, {'network': 'softmax'},
                  {'reduce_dtype': 'bfloat16'}):
     assert run.identity() != make_run(tmp_path, **change).identity()
+    assert run.digest() != make_run(tmp_path, **change).digest()
   recipe = dataclasses.replace(run.recipe, learning_rate=0.2)
   assert run.identity() != dataclasses.replace(run, recipe=recipe).identity()

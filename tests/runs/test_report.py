@@ -6,6 +6,7 @@ import glob
 import io
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -203,6 +204,20 @@ def test_files(trained, tmp_path, run_program):
     assert row.split('\t')[1] == data.format.class_names[label]
   config = (tmp_path / 'projector_config.pbtxt').read_text()
   assert config.count('single_image_dim: 32') == 2
+
+
+def test_the_evaluation_at_the_end_is_kept(trained, capsys):
+  """In train_dir, for the HPARAMS page and the model card."""
+  eval_lib.evaluate_newest(trained, tta=True)
+  precisions = re.findall(r'precision @ 1 = (\S+)', capsys.readouterr().out)
+  summaries = summaries_of(trained.train_dir)
+  for tag, precision in zip(('holdout', 'holdout_tta'), precisions,
+                            strict=True):
+    assert precision == '{:.3f}'.format(
+        summaries[f'evaluation/precision_{tag}', 6].simple_value)
+  found, = report.find(trained, 6, [trained.train_dir])
+  assert (found['eval_data'], found['examples']) == ('holdout', 60)
+  assert f"{found['precision_at_1']:.3f}" == precisions[0]
 
 
 def test_projector_reads_it(trained, tmp_path):
