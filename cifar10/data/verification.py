@@ -80,9 +80,9 @@ def _read(directory):
 def _write(directory, notes):
   try:
     filesystem.write_text(directory / NOTES, json.dumps(notes))
-  except OSError as e:
-    print(f'{directory / NOTES}: {e.strerror}. So each program verifies the '
-          'record files again', file=sys.stderr)
+  except UserError as e:
+    print(f'{e}. So each program verifies the record files again',
+          file=sys.stderr)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -178,7 +178,7 @@ def adopt_newest(directory):
 
 def remove_unfinished(directory):
   """Removes files that a killed process did not finish."""
-  for pattern in '*.tempstate*', 'checkpoint.tmp*', 'graph.pbtxt.tmp*':
+  for pattern in '*.tempstate*', 'checkpoint.tmp*':
     for name in glob.glob(pattern, root_dir=directory):
       os.remove(os.path.join(directory, name))
 

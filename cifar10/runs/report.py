@@ -143,10 +143,11 @@ def find(run, step, directories):
     try:
       content = json.loads(filesystem.read_text(
           os.path.join(directory, 'report.json')))
-      if (content['run'], content['step'], content['tta']) == (
-          run.digest(), step, False) and content['use_moving_averages']:
+      wanted = {'run': run.digest(), 'step': step, 'tta': False,
+                'use_moving_averages': True}
+      if content.items() >= wanted.items():
         found.append(content)
-    except (KeyError, TypeError, UserError, ValueError):
+    except (AttributeError, RecursionError, UserError, ValueError):
       pass  # There is none, or it is something else.
   return found
 

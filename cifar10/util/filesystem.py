@@ -79,9 +79,10 @@ def read_text(path, limit=1 << 20):
 
 def write_text(path, text):
   """Writes or replaces a file atomically."""
-  with open(f'{path}.part', 'w', encoding='utf-8') as f:
-    f.write(text + '\n')
-  os.replace(f'{path}.part', path)
+  with explained(path):
+    with open(f'{path}.part', 'w', encoding='utf-8') as f:
+      f.write(text + '\n')
+    os.replace(f'{path}.part', path)
 
 
 @contextlib.contextmanager
