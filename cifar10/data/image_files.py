@@ -10,6 +10,7 @@ import functools
 import glob
 import itertools
 import os
+import stat
 
 import tensorflow.compat.v1 as tf
 
@@ -17,6 +18,8 @@ from cifar10.data import image_decoders
 from cifar10.util import filesystem
 
 EXTENSIONS = '.jpg', '.jpeg', '.png', '.bmp', '.gif'
+# The largest BMP file of `image_headers.MAX_PIXELS` has 400 MB.
+MAX_BYTES = 1 << 29
 # For each EXIF orientation: whether to transpose the image, and before that,
 # whether to reverse its rows and its columns.
 _ORIENTATIONS = [[bool(x) for x in row] for row in (
@@ -76,6 +79,22 @@ def files_in(folder):
 
 def _refuse(error):
   raise error
+
+
+def refusal(path):
+  """Returns why the bytes of a path are not read: they may have no end, or not
+  fit into memory. None if they are, or if there is no such file."""
+  try:
+    status = os.stat(path)
+  except OSError:
+    return None
+  if stat.S_ISDIR(status.st_mode):
+    return 'holds no image files (' + ', '.join(EXTENSIONS) + ')'
+  if not stat.S_ISREG(status.st_mode):
+    return 'is not a regular file'
+  if status.st_size > MAX_BYTES:
+    return f'has {status.st_size:,} bytes, expected up to {MAX_BYTES:,}'
+  return None
 
 
 def decode(contents, record_format):
@@ -161,10 +180,13 @@ def decode_files(paths, record_format):
   image_of = _decoder(record_format)
 
   def load(path):
+    if reason := refusal(path):
+      return None, reason
     try:
       return image_of(os.fsencode(path)), None
     except tf.errors.OpError as e:
-      return None, _reason(path, e)
+      return None, (filesystem.reason(e) if os.path.exists(path)
+                    else 'there is no such file')
 
   pool = concurrent.futures.ThreadPoolExecutor(threads)
   try:
@@ -188,11 +210,3 @@ def _decoder(record_format):
   # Optimizing the graph would take longer than it saves.
   config.graph_options.rewrite_options.disable_meta_optimizer = True
   return tf.Session(graph=graph, config=config).make_callable(image, [path])
-
-
-def _reason(path, error):
-  if os.path.isdir(path):
-    return 'holds no image files (' + ', '.join(EXTENSIONS) + ')'
-  if not os.path.exists(path):
-    return 'there is no such file'
-  return filesystem.reason(error)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 
+from cifar10.data import image_files
 from cifar10.util.errors import UserError
 
 
@@ -66,7 +67,8 @@ def _contents(paths):
   sizes = {}
   for path in set(real):
     with contextlib.suppress(OSError):  # Decoding will report it.
-      sizes[path] = os.path.getsize(path)
+      if not image_files.refusal(path):
+        sizes[path] = os.path.getsize(path)
   counts = collections.Counter(sizes.values())
   counts[0] = 0  # Empty files are not duplicates: decoding will report each.
   keys = {}

@@ -77,6 +77,10 @@ def raise_signals():
                     if number == signal.SIGINT else end)
 
 
+_ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160))
+            if chr(code) not in '\t\n\r'}
+
+
 class _Output(io.TextIOWrapper):
   """A standard stream that never raises, so that a printing error cannot keep a
   training step from being saved.
@@ -84,7 +88,8 @@ class _Output(io.TextIOWrapper):
   If standard output fails, for example because the disk is full, its text is
   written to standard error. If standard error fails, its text is discarded, and
   so is text for a pipe without a reader. Characters that are not in the
-  encoding are escaped.
+  encoding are escaped, and so are those that control a terminal: names of files
+  may hold them.
   """
 
   def __init__(self, stream, number):
@@ -98,7 +103,7 @@ class _Output(io.TextIOWrapper):
     self._number = number
 
   def write(self, text):
-    self._try(super().write, text)
+    self._try(super().write, text.translate(_ESCAPED))
     return len(text)
 
   def flush(self):
