@@ -1,6 +1,8 @@
 """The programs as a user meets them, beside what the other tests run."""
 
+import importlib.metadata
 import json
+import pkgutil
 import re
 import shutil
 import signal
@@ -11,7 +13,9 @@ import urllib.request
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
+import cifar10
 from tests.conftest import read_lines_until
 
 
@@ -219,6 +223,21 @@ def test_help(help_texts):
   for program, text in help_texts.items():
     assert f'python -m cifar10.{program}' in text
     assert '--data_dir' in text or '--checkpoint_dir' in text
+
+
+def test_version(run_program):
+  """It is that of the package that is installed."""
+  code, out, _ = run_program('predict', '--version')
+  assert code == 0
+  assert out.startswith(f"cifar10 {importlib.metadata.version('cifar10')}, "
+                        f'tensorflow {tf.__version__}, ')
+
+
+def test_the_public_names_are_there():
+  names = re.findall(r'^    cifar10\.(\S+)', cifar10.__doc__, re.MULTILINE)
+  assert len(names) > 10
+  for name in names:
+    pkgutil.resolve_name(f'cifar10.{name}')
 
 
 def get(url, data=None):

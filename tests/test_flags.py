@@ -35,6 +35,7 @@ from cifar10.runs import best
 from cifar10.runs import checkpoints
 from cifar10.runs import description
 from cifar10.runs import events
+from cifar10.runs import hparams
 from cifar10.runs import report
 from cifar10.runs import trained
 
@@ -119,7 +120,7 @@ CASES = [
                                 'options.checkpoint_dir': '/c'},
         '--dtype=float16': {'options.dtype': 'float16'},
         '--device=/cpu:0': {'options.device': '/cpu:0'},
-        '--eval_dir=/e': {'Writer.directory': '/e', 'publish.eval_dir': '/e',
+        '--eval_dir=/e': {'Writer.directory': '/e',
                           'options.eval_dir': '/e'},
         '--data_dir=/d': {'ensure.data_dir': '/d', 'options.data_dir': '/d'},
         '--eval_data=train_eval': {'options.eval_data': 'train_eval'},
@@ -151,6 +152,7 @@ CASES = [
     Case('export', '', {
         '--checkpoint_dir=/c': {'options.checkpoint_dir': '/c'},
         '--export_dir=/x': {'options.export_dir': '/x'},
+        '--eval_dir=/e': {'options.eval_dir': '/e'},
         '--format=tflite': {'options.format': 'tflite'},
         '--dtype=float16': {'options.dtype': 'float16'}}),
     Case('dataset', '', {
@@ -211,6 +213,7 @@ REPLACED = {
         (eval_lib, 'evaluate_newest', nothing)],
     'eval': [
         (report, 'publish', lambda _: 'published'),
+        (hparams, 'write_results', nothing),
         (best, 'keep', nothing),
         (trained, 'run_of', lambda _: RUN),
         (datasets, 'ensure', nothing),

@@ -154,7 +154,7 @@ def flags_of(help_text):
 
 
 def flag_table(help_texts):
-  """Returns the README's table of flags, made of what --help prints."""
+  """Returns the table of flags, made of what --help prints."""
   programs = {}
   for program, text in help_texts.items():
     for name, (default, description) in flags_of(text).items():
@@ -164,5 +164,5 @@ def flag_table(help_texts):
 
 
 def test_the_table_of_flags_is_what_help_prints(help_texts):
-  found = re.findall(r'^\| `--.*', README.split('## Flags')[1], re.MULTILINE)
+  found = re.findall(r'^\| `--.*', NOTES.split('\n## Flags\n')[1], re.MULTILINE)
   assert found == flag_table(help_texts)
