@@ -40,6 +40,7 @@ def run(main, with_arguments=False):
   """
   def main_with_messages(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)  # absl sets INFO.
+    verification.explain_bus_errors()  # absl sets another handler.
     if FLAGS.version:
       print(*(f'{name} {version}'
               for name, version in description.versions().items()), sep=', ')
@@ -59,7 +60,6 @@ def run(main, with_arguments=False):
 
   console.raise_signals()
   console.prepare_streams()
-  verification.explain_bus_errors()
   flags.DEFINE_bool('version', False, 'Print the versions of this package and '
                     'of what it runs on, and end.', module_name=sys.argv[0])
   app.run(main_with_messages, flags_parser=_parse_flags)

@@ -254,16 +254,12 @@ def evaluate_newest(run, tta=False):
   """
   data = datasets.ensure(run.dataset, run.data_dir)
   checkpoint = checkpoints.newest(run.train_dir)
-  with filesystem.explained(run.train_dir), \
-      events.Writer(run.train_dir) as writer:
-    for augmented in (False, True) if tta else (False,):
-      options = Options(checkpoint_dir=run.train_dir, tta=augmented,
-                        eval_data='holdout' if run.holdout else 'test')
-      result = evaluate_once(checkpoint, run, data, options)
-      print_result(result, run, options)
-      writer.summary(hparams.results(result, options), result.step)
-      if not augmented:
-        report.save(result, run, options, run.train_dir)
+  for augmented in (False, True) if tta else (False,):
+    options = Options(checkpoint_dir=run.train_dir, tta=augmented,
+                      eval_data='holdout' if run.holdout else 'test')
+    result = evaluate_once(checkpoint, run, data, options)
+    print_result(result, run, options)
+    report.keep(result, run, options)
 
 
 def print_result(result, run, options):

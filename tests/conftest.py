@@ -6,6 +6,7 @@ import glob
 import http.server
 import multiprocessing
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -203,8 +204,11 @@ class Program:
 
   @property
   def err(self):
+    """What it has written to stderr, but for TensorFlow's log: 2.18 writes that
+    whatever TF_CPP_MIN_LOG_LEVEL is."""
     self._err.seek(0)
-    return self._err.read()
+    return re.sub(r'^(WARNING: All log messages before absl|[IWEF]\d{4} ).*\n',
+                  '', self._err.read(), flags=re.MULTILINE)
 
   @property
   def is_alive(self):

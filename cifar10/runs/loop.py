@@ -56,8 +56,7 @@ class Loop:
     self._differing = replicas.differing()
     self._scaffold = tf.train.Scaffold(saver=tf.train.Saver(
         max_to_keep=run.keep_checkpoints, save_relative_paths=True))
-    # Not by tf.train.write_graph(), which fails with TensorFlow 2.20 and the
-    # protobuf that pip installs with it today, 7.
+    # tf.train.write_graph() fails with TensorFlow 2.20 and protobuf 7.
     filesystem.write_text(os.path.join(run.train_dir, 'graph.pbtxt'),
                           str(tf.get_default_graph().as_graph_def()))
 

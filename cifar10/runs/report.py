@@ -7,6 +7,7 @@ import numpy as np
 
 from cifar10 import model
 from cifar10.runs import events
+from cifar10.runs import hparams
 from cifar10.runs import pictures
 from cifar10.runs import projector
 from cifar10.util import filesystem
@@ -150,6 +151,22 @@ def find(run, step, directories):
     except (AttributeError, RecursionError, UserError, ValueError):
       pass  # There is none, or it is something else.
   return found
+
+
+def keep(result, run, options):
+  """Writes the result of an evaluation at the end of a training into its
+  train_dir: report.json, and an event for the HPARAMS page.
+
+  Args:
+    result: the `eval.Result`.
+    run: the `Run` that was evaluated.
+    options: the `eval.Options`.
+  """
+  with filesystem.explained(run.train_dir), \
+      events.Writer(run.train_dir) as writer:
+    writer.summary(hparams.results(result, options), result.step)
+  if not options.tta:
+    save(result, run, options, run.train_dir)
 
 
 def publish(result, run, options, writer):

@@ -198,5 +198,5 @@ def test_a_run_whose_records_change_ends_and_saves_no_more(
   saved = set(os.listdir(run.train_dir))
   assert program.end() == 1
   assert program.err.splitlines()[-1].startswith(f'error: {data}')
-  assert 'Traceback' not in program.err
+  assert 'Traceback' not in program.err and 'Fatal' not in program.err
   assert set(os.listdir(run.train_dir)) == saved
