@@ -110,7 +110,7 @@ class Result(NamedTuple):
   features: Optional[np.ndarray] = None
 
 
-def evaluate(options):
+def evaluate(options) -> None:
   """Waits for checkpoints and evaluates each newest one, until that of the last
   step.
 
@@ -164,7 +164,7 @@ def evaluate(options):
         time.sleep(1)
 
 
-def evaluate_once(checkpoint, run, data, options):
+def evaluate_once(checkpoint, run, data, options) -> Result:
   """Evaluates a checkpoint, on each record once.
 
   Args:

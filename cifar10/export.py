@@ -51,7 +51,7 @@ class Options(trained.Options):
                       help='Format of the model.')
 
 
-def export(options):
+def export(options) -> tuple[pathlib.Path, str]:
   """Exports the newest checkpoint, with its moving averages if it has them.
 
   Args:

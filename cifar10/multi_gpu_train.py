@@ -37,6 +37,7 @@ from cifar10.runs import directory
 from cifar10.runs import loop
 from cifar10.runs import preparation
 from cifar10.runs.description import Options
+from cifar10.runs.description import Run
 from cifar10.util import gpus
 from cifar10.util.errors import UserError
 
@@ -107,7 +108,7 @@ def find_devices(num_towers, num_gpus=None, host=''):
 
 
 def train(options, devices=None, fresh=False, hooks=(), augment=None,
-          config=None, chief=None):
+          config=None, chief=None) -> Run:
   """Trains to max_steps, from where an earlier call stopped.
 
   Args:

@@ -14,7 +14,9 @@ import itertools
 import json
 import signal
 import sys
+from typing import Iterator, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10 import cli
@@ -37,7 +39,8 @@ class Options(trained.Options):
                      'those that cannot be read.')
 
 
-def predict(paths, options, run=None):
+def predict(paths, options, run=None) -> Iterator[
+    tuple[str, Optional[np.ndarray], Optional[str]]]:
   """Classifies image files.
 
   Args:

@@ -142,7 +142,7 @@ class Recipe:
         if getattr(self, declared.name) != declared.default)
 
 
-def override(recipe, text):
+def override(recipe, text) -> Recipe:
   """Changes fields of a recipe.
 
   Args:

@@ -24,12 +24,13 @@ from cifar10.runs import directory
 from cifar10.runs import loop
 from cifar10.runs import preparation
 from cifar10.runs.description import Options
+from cifar10.runs.description import Run
 from cifar10.util import gpus
 
 FLAGS = flags.FLAGS
 
 
-def train(options, fresh=False, hooks=(), augment=None):
+def train(options, fresh=False, hooks=(), augment=None) -> Run:
   """Trains to max_steps, from where an earlier call stopped.
 
   Args:

@@ -10,10 +10,12 @@ from PIL import Image
 import tensorflow.compat.v1 as tf
 
 import cifar10
+from cifar10 import multi_gpu_train
 from cifar10 import networks
 from cifar10 import train
 from cifar10.data import synthetic
 from cifar10.nn import augmentation
+from tests.conftest import assert_same_checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 README, NOTES = ((ROOT / name).read_text()
@@ -73,6 +75,23 @@ def test_the_example_hook_stops(monkeypatch, tmp_path, capsys):
           f"dataset='synthetic', data_dir={str(tmp_path)!r}"))
   exec(code, {})
   assert 'Step 1 of ' in capsys.readouterr().out
+
+
+def test_two_towers_on_one_page(make_run, data_dir, tmp_path, capsys):
+  """Resumed once, they end where multi_gpu_train does."""
+  code, = (block for block in BLOCKS if "DEVICES = '/gpu:0'" in block)
+  for pair in (('gpu:0', 'cpu:0'), ('gpu:1', 'cpu:0'), ('=64', '=6'),
+               ("'/tmp/two_towers'",
+                f"'{tmp_path}/two', data_dir='{data_dir}'")):
+    assert code.count(pair[0]) == 1
+    code = code.replace(*pair)
+  exec(code.replace('=1000', '=2'), {})
+  exec(code.replace('=1000', '=4'), {})
+  out = capsys.readouterr().out
+  assert 'Resuming at step 2 of 4' in out and 'precision @ 1 = ' in out
+  run = multi_gpu_train.train(make_run(6, max_steps=4), ['/cpu:0'] * 2)
+  assert_same_checkpoints(f'{tmp_path}/two/model.ckpt-4',
+                          f'{run.train_dir}/model.ckpt-4')
 
 
 def test_own_pictures_to_a_served_model(run_program, tmp_path, monkeypatch,

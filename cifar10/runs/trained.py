@@ -40,7 +40,7 @@ class CheckpointGone(Exception):
   """A checkpoint was deleted in favour of a newer one."""
 
 
-def run_of(checkpoint_dir):
+def run_of(checkpoint_dir) -> description.Run:
   """Returns the `Run` in a directory. One without run.json is the 2016 code's,
   which trained the tutorial's network."""
   checkpoints.check_path(checkpoint_dir)
@@ -91,14 +91,14 @@ def records_of(run, data, eval_data):
   return data.train, start, end
 
 
-def logits(images, run):
+def logits(images, run) -> tf.Tensor:
   """Returns the logits of the network of a `Run`, [n, classes], for
   preprocessed images."""
   return networks.find(run.network).inference(
       images, run.record_format.num_classes)
 
 
-def probabilities(images, run, dtype=None):
+def probabilities(images, run, dtype=None) -> tf.Tensor:
   """Returns the probabilities of the classes, as evaluation computes them.
 
   Args:
@@ -160,7 +160,7 @@ def restore(session, checkpoint, use_moving_averages):
                     f'{filesystem.reason(e)}') from e
 
 
-def restore_newest(session, checkpoint_dir, run):
+def restore_newest(session, checkpoint_dir, run) -> str:
   """Restores the newest checkpoint of a run; moving averages if it has them.
 
   Args:
