@@ -1,7 +1,7 @@
 """TensorFlow's CIFAR-10 tutorial, graph and session, for today's TensorFlow.
 
 Other programs can rely on these names; the major version changes when one of
-them, a file format or a flag changes so that something stops to work:
+them, a file format or a flag changes so that something stops working:
 
     cifar10.UserError                   the errors that a user can fix
     cifar10.recipe.Recipe               all hyperparameters of a training

@@ -89,7 +89,7 @@ class Result(NamedTuple):
   """The result of an evaluation.
 
   Attributes:
-    step: number of training steps that the checkpoint has.
+    checkpoint, step: path of the checkpoint, and number of its training steps.
     num_examples: number of images.
     metrics: means by the names of `model.metrics()`.
     summary: tf.Summary of the metrics, and of one batch.
@@ -99,6 +99,7 @@ class Result(NamedTuple):
     probabilities: float32 [num_examples, classes] array.
     features: float32 [embeddings, features] array, the last hidden layer.
   """
+  checkpoint: str
   step: int
   num_examples: int
   metrics: dict
@@ -148,12 +149,11 @@ def evaluate(options) -> None:
         if options.keep_best:
           best.keep(options.keep_best, checkpoint, run,
                     result.metrics['Precision @ 1'])
-        evaluated = identity
         if is_last or options.run_once:
           hparams.write_results(result, run, options)
-        if options.run_once:
           return
-      elif is_last and not is_new:
+        evaluated = identity
+      elif is_last:  # Which was evaluated before it was the last.
         return
       elif options.run_once:
         raise UserError(f'{directory}: there is no checkpoint')
@@ -212,8 +212,8 @@ def evaluate_once(checkpoint, run, data, options) -> Result:
             for name in batches[0] if name != 'sums'}
   if options.embeddings:
     arrays['features'] = arrays['features'][:options.embeddings]
-  return Result(checkpoints.step_of(checkpoint), count, metrics, summary, files,
-                start, **arrays)
+  return Result(checkpoint, checkpoints.step_of(checkpoint), count, metrics,
+                summary, files, start, **arrays)
 
 
 def _build(run, files, start, end, options):

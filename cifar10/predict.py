@@ -93,7 +93,7 @@ def main(arguments):
   name_width = max(map(len, class_names))
   failed = 0
   for path, probabilities, reason in predict(paths, options, run):
-    line, path = {'file': path}, path.replace('\n', '\\n')  # One line each.
+    line, path = {'file': path}, console.one_line(path)
     if reason:
       failed += 1
       line['error'] = reason

@@ -310,7 +310,7 @@ def test_tensorboard_shows_a_run(run_program, data_dir, tmp_path):
                   'train': 'STATUS_SUCCESS', results: 'STATUS_UNKNOWN'}
       assert row['hparams']['network'] == 'convnet'
       assert row['hparams']['learning_rate'] == 0.1
-      assert row['hparams']['num_towers'] == 2
+      assert row['hparams']['global_batch'] == 8
       assert row['hparams']['knots'] == ''
       report = json.loads((tmp_path / 'eval' / 'report.json').read_text())
       metrics = {metric['name']['tag']: metric['value']

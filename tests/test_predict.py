@@ -1,10 +1,12 @@
 """Prediction and export, against evaluation and against each other."""
 
 import dataclasses
+import glob
 import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -420,7 +422,7 @@ def test_model_cards(run_program, trained, tmp_path):
   assert 'No evaluation of this checkpoint was found' in without
   for line in (
       '# convnet, trained on cifar10', 'convnet, 1,068,298 parameters',
-      'cifar10, 300 records: images of 32x32 pixels, 3 channels',
+      'cifar10, 300 records: images of 32x32 pixels, in color',
       '8 steps of 32 images, 0.9 epochs, with seed 1', 'batch_size=32',
       '| weights | moving averages', f'cifar10 {cifar10.__version__}',
       '- input `image_bytes`, string [n]: encoded',
@@ -435,13 +437,24 @@ def test_model_cards(run_program, trained, tmp_path):
   # Evaluations of something else than what is exported.
   path = tmp_path / 'eval' / 'report.json'
   content, text = json.loads(path.read_text()), path.read_text()
-  assert report.find(trained, 8, [tmp_path, path.parent]) == [content]
-  assert not report.find(trained, 7, [path.parent])
-  assert not report.find(dataclasses.replace(trained, seed=2), 8, [path.parent])
-  for other in text.replace('"tta": false', '"tta": true'), text.replace(
-      '"use_moving_averages": true', '"use_moving_averages": false'), text[:-9]:
-    path.write_text(other)
-    assert other != text and not report.find(trained, 8, [path.parent])
+  places = [tmp_path, path.parent]
+  checkpoint = f'{trained.train_dir}/model.ckpt-8'
+  assert report.find(checkpoint, 'float32', places) == [content]
+  assert not report.find(checkpoint, 'bfloat16', places)
+  for file in glob.glob(f'{checkpoint}.*'):
+    shutil.copy(file, tmp_path)
+  assert report.find(f'{tmp_path}/model.ckpt-8', 'float32', places) == [content]
+  other = train.train(dataclasses.replace(
+      trained, train_dir=str(tmp_path / 'other'), seed=2, max_steps=8))
+  assert not report.find(f'{other.train_dir}/model.ckpt-8', 'float32', places)
+  for name, value in (
+      ('tta', True), ('use_moving_averages', False), ('checkpoint', None),
+      ('precision_at_1', 'high'), ('cross_entropy', None)):
+    path.write_text(json.dumps({**content, name: value}))
+    assert not report.find(checkpoint, 'float32', places)
+  for damaged in text[:-9], '[1]', '[' * 100000, '':
+    path.write_text(damaged)
+    assert not report.find(checkpoint, 'float32', places)
 
 
 def test_export_program(run_program, trained, tmp_path):

@@ -126,6 +126,8 @@ def test_own_pictures_to_a_served_model(run_program, tmp_path, monkeypatch,
   predictions = re.findall(r'^pictures/(\w+)/\S+ +(\w+)', output, re.MULTILINE)
   right = sum(label == found for label, found in predictions)
   assert len(predictions) == 300 and right > 240
+  card = (tmp_path / 'own_model' / '1' / 'MODEL_CARD.md').read_text()
+  assert f'- {precision:.1%} of 60 images (own, test) get the ri' in card
 
   for folder in sorted((tmp_path / 'pictures').iterdir()):
     code = next(block for block in BLOCKS if 'saved_model.load' in block)

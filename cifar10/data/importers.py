@@ -14,6 +14,7 @@ from cifar10.data import directories
 from cifar10.data import image_files
 from cifar10.data import records
 from cifar10.data import repeats
+from cifar10.util import console
 from cifar10.util import filesystem
 from cifar10.util.console import Progress
 from cifar10.util.errors import UserError
@@ -41,6 +42,8 @@ def import_csv(directory, path, size, test_fraction, strict=False):
       read.
   """
   text = filesystem.read_text(path, 1 << 30).lstrip('\ufeff')
+  if '\0' in text:
+    raise UserError(f'{path}: is no list of PATH,LABEL: it has null bytes')
   try:
     lines = list(csv.reader(io.StringIO(text, newline='')))
   except csv.Error as e:
@@ -202,10 +205,11 @@ def _import_pictures(directory, source, split, size, strict):
         chunk.append((image, labels[label]))
         written[label] += 1
       elif strict:
-        raise UserError(f'{path}: {reason}')
+        raise UserError(f'{console.one_line(path)}: {reason}')
       else:
         left_out.append(path)
-        print(f'left out: {path}: {reason}', file=sys.stderr, flush=True)
+        print(f'left out: {console.one_line(path)}: {reason}', file=sys.stderr,
+              flush=True)
       progress.report(done + index + 1)
       if len(chunk) == _chunk(record_format) or (
           chunk and index + 1 == len(pictures)):

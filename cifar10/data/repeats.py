@@ -8,6 +8,7 @@ import os
 import sys
 
 from cifar10.data import image_files
+from cifar10.util import console
 from cifar10.util.errors import UserError
 
 
@@ -37,7 +38,7 @@ def leave_out(train, test, strict=False):
   for content, found in same.items():
     if contradicts[content]:
       message = 'the same picture with different labels: ' + ', '.join(
-          f'{path} ({label})' for path, label in found)
+          f'{console.one_line(path)} ({label})' for path, label in found)
       if strict:
         raise UserError(message)
       print(f'left out: {message}', file=sys.stderr)

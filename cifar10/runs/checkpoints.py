@@ -6,6 +6,7 @@ that is damaged or missing, the others are found by the names of their files.
 
 import functools
 import glob
+import hashlib
 import os
 import re
 import sys
@@ -109,6 +110,17 @@ def identity(path):
     except FileNotFoundError:
       pass  # Or it is being deleted.
   return path, tuple(status)
+
+
+def fingerprint(path):
+  """Returns a text that is the same for checkpoints of the same contents, also
+  copies: a hash of the index, which has the checksums of all values. None if
+  there is no checkpoint (any more)."""
+  for index in f'{path}.index', path:
+    if os.path.exists(index):
+      with open(index, 'rb') as file:
+        return hashlib.sha256(file.read()).hexdigest()
+  return None
 
 
 @functools.lru_cache(maxsize=16)

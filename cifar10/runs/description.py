@@ -142,8 +142,7 @@ class Run(Options):
             'record format': self.record_format, **recipe}
 
   def digest(self):
-    """Returns a short text for `identity()`. Checkpoints of the same digest and
-    step have the same weights (on one type of processor)."""
+    """Returns a short text for `identity()`."""
     text = json.dumps(self.identity(), default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

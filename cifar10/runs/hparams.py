@@ -7,6 +7,7 @@ of an evaluation, whose tags are those of the training, are written with tags,
 and into a directory, of their own.
 """
 
+import hashlib
 import os
 
 import tensorflow.compat.v1 as tf
@@ -18,16 +19,15 @@ from cifar10.runs import events
 
 
 def start(run):
-  """Returns a tf.Summary of the hyperparameters of a `Run`. Where the page
-  finds the same name and digest, it shows one row."""
+  """Returns a tf.Summary of the hyperparameters of a `Run`: what the same run
+  has when it is resumed, as the page keeps what it reads first."""
   values = {name: getattr(run, name) for name in (
-      'network', 'dataset', 'init_from', 'dtype', 'num_towers', 'seed',
-      'max_steps')}
+      'network', 'dataset', 'init_from', 'dtype', 'seed', 'global_batch')}
   values.update(vars(run.recipe))
+  del values['batch_size']
   values = {name: value if isinstance(value, (bool, int, float, str)) else
             str(value) if value else '' for name, value in values.items()}
-  return _convert(summary_v2.hparams_pb(
-      values, trial_id=f'{run.train_dir} {run.digest()}'))
+  return _convert(summary_v2.hparams_pb(values, trial_id=_row(run)))
 
 
 def end():
@@ -36,8 +36,17 @@ def end():
 
 
 def results(result, options):
-  """Returns a tf.Summary of an `eval.Result`, as its `eval.Options` name it."""
-  what = f'{options.eval_data}{"_tta" * options.tta}'
+  """Returns a tf.Summary of the results of an evaluation.
+
+  Args:
+    result: the `eval.Result`.
+    options: the `eval.Options`. Tags have what is not their default.
+  """
+  what = '_'.join([
+      options.eval_data, *['tta'] * options.tta,
+      *['raw'] * (not options.use_moving_averages),
+      *[f'first_{options.num_examples}'] * bool(options.num_examples),
+      *[options.dtype] * bool(options.dtype)])
   return tf.Summary(value=[
       tf.Summary.Value(tag=f'evaluation/{tag}_{what}',
                        simple_value=result.metrics[name])
@@ -46,11 +55,27 @@ def results(result, options):
 
 
 def write_results(result, run, options):
-  """Writes the results of an evaluation into a directory in its eval_dir."""
+  """Writes the results of an evaluation into a directory in its eval_dir, for
+  each run another.
+
+  Args:
+    result: the `eval.Result`.
+    run: the `Run` that was evaluated.
+    options: the `eval.Options`.
+
+  Raises:
+    OSError or tf.errors.OpError: it cannot be written.
+  """
+  digest = hashlib.sha256(_row(run).encode()).hexdigest()
   with events.Writer(os.path.join(
-      options.eval_dir, f'hparams-{run.digest()}')) as writer:
+      options.eval_dir, f'hparams-{digest[:16]}')) as writer:
     writer.summary(start(run), result.step)
     writer.summary(results(result, options), result.step)
+
+
+def _row(run):
+  """Returns the name of a row. Where the page finds the same, it shows one."""
+  return f'{run.train_dir} {run.digest()}'
 
 
 def _convert(message):

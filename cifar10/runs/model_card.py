@@ -72,7 +72,8 @@ def text(run, checkpoint, signatures, variables, options):
       network=run.network, dataset=run.dataset, num_classes=f.num_classes,
       parameters=sum(v.shape.num_elements() for v in variables),
       data=data, training=training, recipe=f'`{recipe}`',
-      size=f'{f.height}x{f.width} pixels, {f.depth} channels',
+      size=f'{f.height}x{f.width} pixels, '
+      f'{"gray" if f.depth == 1 else "in color"}',
       dtype=options.dtype or run.dtype,
       weights=('moving averages of the training'
                if run.recipe.moving_average_decay else 'of the last step'),
@@ -80,7 +81,8 @@ def text(run, checkpoint, signatures, variables, options):
       versions=', '.join(f'{name} {version}' for name, version in
                          description.versions().items()),
       precision=_precision(report.find(
-          run, step, [options.checkpoint_dir, options.eval_dir])),
+          checkpoint, options.dtype or run.dtype,
+          [options.checkpoint_dir, options.eval_dir])),
       signatures='\n'.join(_signature(name, *tensors)
                            for name, tensors in signatures.items()))
 
@@ -89,11 +91,11 @@ def _precision(reports):
   if not reports:
     return ('No evaluation of this checkpoint was found when the model was '
             'exported.')
-  return '\n'.join(
-      f"- {one['precision_at_1']:.1%} of {one['examples']:,} images "
+  return '\n'.join(dict.fromkeys(  # Each once.
+      f"- {one['precision_at_1']:.1%} of {one['examples']} images "
       f"({one['dataset']}, {one['eval_data']}) get the right class; "
       f"cross-entropy {one['cross_entropy']:.3f} nats, expected calibration "
-      f"error {one['expected_calibration_error']:.1%}." for one in reports)
+      f"error {one['expected_calibration_error']:.1%}." for one in reports))
 
 
 def _signature(name, inputs, outputs):

@@ -49,6 +49,7 @@ def prepare(options, augment=None):
          for field in dataclasses.fields(Options)},
       'recipe': recipe, 'dataset': data.name, 'record_format': data.format,
       'num_examples': num_examples, 'checksum': data.checksum,
+      'train_dir': os.path.abspath(options.train_dir),
       'data_dir': os.path.abspath(options.data_dir),
       'init_from': options.init_from and os.path.abspath(options.init_from)})
   if run.global_batch > num_examples:

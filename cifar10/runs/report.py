@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from cifar10 import model
+from cifar10.runs import checkpoints
 from cifar10.runs import events
 from cifar10.runs import hparams
 from cifar10.runs import pictures
@@ -17,6 +18,8 @@ _BINS = 15
 # Up to these numbers of classes, there is a confusion matrix, as text and in
 # report.json.
 _MOST_CLASSES_AS_TEXT, _MOST_CLASSES = 20, 1000
+_MEASURES = 'precision_at_1', 'cross_entropy', 'expected_calibration_error'
+_MOST_BYTES = 1 << 26  # Of report.json: 65,536 classes, or their confusion.
 _MISTAKES = 24  # Number of images in the picture of mistakes.
 
 
@@ -122,9 +125,14 @@ def save(result, run, options, directory):
 
   Returns:
     Its content: what was evaluated, and the dict of `measure()`.
+
+  Raises:
+    UserError: it cannot be written.
   """
   description = {
-      'run': run.digest(), 'step': result.step, 'dataset': run.dataset,
+      'checkpoint': checkpoints.fingerprint(result.checkpoint),
+      'step': result.step, 'dataset': run.dataset,
+      'dtype': options.dtype or run.dtype,
       **{name: getattr(options, name)
          for name in ('eval_data', 'tta', 'use_moving_averages')},
       'cross_entropy': result.metrics['cross_entropy'],
@@ -135,21 +143,31 @@ def save(result, run, options, directory):
   return description
 
 
-def find(run, step, directories):
-  """Returns the contents of the report.json files in these directories that
-  are of a step of a `Run`, as an exported model computes: without test-time
-  augmentation, with the moving averages if there are any."""
+def find(checkpoint, dtype, directories):
+  """Finds reports on a checkpoint, as an exported model computes: without
+  test-time augmentation, with the moving averages if there are any.
+
+  Args:
+    checkpoint: path of the checkpoint.
+    dtype: type that the model computes in.
+    directories: where report.json can be. One that is missing, or something
+      else than `save()` writes, is no report.
+
+  Returns:
+    List of the contents of report.json.
+  """
+  wanted = {'checkpoint': checkpoints.fingerprint(checkpoint), 'dtype': dtype,
+            'tta': False, 'use_moving_averages': True}
   found = []
   for directory in directories:
     try:
       content = json.loads(filesystem.read_text(
-          os.path.join(directory, 'report.json')))
-      wanted = {'run': run.digest(), 'step': step, 'tta': False,
-                'use_moving_averages': True}
-      if content.items() >= wanted.items():
+          os.path.join(directory, 'report.json'), _MOST_BYTES))
+      if content.items() >= wanted.items() and all(
+          isinstance(content[name], float) for name in _MEASURES):
         found.append(content)
-    except (AttributeError, RecursionError, UserError, ValueError):
-      pass  # There is none, or it is something else.
+    except (AttributeError, KeyError, RecursionError, UserError, ValueError):
+      pass
   return found
 
 

@@ -45,7 +45,7 @@ def run_of(checkpoint_dir) -> description.Run:
   which trained the tutorial's network."""
   checkpoints.check_path(checkpoint_dir)
   run = description.load(checkpoint_dir) or description.Run(
-      dataset='cifar10', recipe=model.RECIPE)
+      train_dir=checkpoint_dir, dataset='cifar10', recipe=model.RECIPE)
   if run.record_format is None:  # Earlier versions did not note it.
     run = dataclasses.replace(run, record_format=records.CIFAR10)
   return run

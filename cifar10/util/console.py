@@ -78,7 +78,12 @@ def raise_signals():
 
 
 _ESCAPED = {code: f'\\x{code:02x}' for code in (*range(32), *range(127, 160))
-            if chr(code) not in '\t\n\r'}
+            if chr(code) not in '\t\n'}
+
+
+def one_line(name):
+  """Returns the name of a file without line ends, which are escaped."""
+  return name.replace('\n', '\\n')
 
 
 class _Output(io.TextIOWrapper):
@@ -103,7 +108,9 @@ class _Output(io.TextIOWrapper):
     self._number = number
 
   def write(self, text):
-    self._try(super().write, text.translate(_ESCAPED))
+    if text != '\r':  # `Progress` ends its lines with it.
+      text = text.translate(_ESCAPED)
+    self._try(super().write, text)
     return len(text)
 
   def flush(self):

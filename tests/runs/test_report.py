@@ -215,7 +215,8 @@ def test_the_evaluation_at_the_end_is_kept(trained, capsys):
                             strict=True):
     assert precision == '{:.3f}'.format(
         summaries[f'evaluation/precision_{tag}', 6].simple_value)
-  found, = report.find(trained, 6, [trained.train_dir])
+  found, = report.find(f'{trained.train_dir}/model.ckpt-6', 'float32',
+                       [trained.train_dir])
   assert (found['eval_data'], found['examples']) == ('holdout', 60)
   assert f"{found['precision_at_1']:.3f}" == precisions[0]
 
