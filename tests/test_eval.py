@@ -1,10 +1,12 @@
 """Evaluation, of this package's checkpoints and of the 2016 code's."""
 
+import dataclasses
 import gc
 import glob
 import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -285,11 +287,17 @@ def test_a_name_without_a_step():
 
 def test_beside_a_trainer(start, make_small_run, tmp_path):
   """Waits for the first checkpoint, takes each once, ends after the last."""
-  run = make_small_run(batch_size=4, max_steps=1500, checkpoint_steps=100,
+  run = make_small_run(batch_size=4, max_steps=10**6, checkpoint_steps=100,
                        keep_checkpoints=1)
   evaluator = start('eval', f'--checkpoint_dir={run.train_dir}',
                     f'--eval_dir={tmp_path}/eval', '--eval_interval_secs=0')
   evaluator.expect('No checkpoint in')
+  trainer = start('train', *flags_of(run))
+  evaluator.expect('precision @ 1 = ')
+  trainer.send(signal.SIGTERM)
+  assert trainer.end() == 128 + signal.SIGTERM, trainer.err
+  stopped = int(re.search(r'saved at step (\d+)', trainer.out).group(1))
+  run = dataclasses.replace(run, max_steps=stopped + 250)
   trainer = start('train', *flags_of(run))
   assert trainer.end() == 0, trainer.err
   assert evaluator.end() == 0, evaluator.err
@@ -298,7 +306,8 @@ def test_beside_a_trainer(start, make_small_run, tmp_path):
                                             evaluator.out)]
   assert steps == sorted(set(steps))
   assert len(steps) > 1 and steps[-1] == run.max_steps
-  assert not [step for step in steps if step % run.checkpoint_steps]
+  assert {step for step in steps if step % run.checkpoint_steps} <= {
+      stopped, run.max_steps}
   assert {step for _, step in summaries_of(tmp_path / 'eval')} == set(steps)
 
 
