@@ -452,6 +452,8 @@ def test_model_cards(run_program, trained, tmp_path):
       ('precision_at_1', 'high'), ('cross_entropy', None)):
     path.write_text(json.dumps({**content, name: value}))
     assert not report.find(checkpoint, 'float32', places)
+  path.write_text(json.dumps({**content, 'checkpoint': None}))
+  assert not report.find(f'{tmp_path}/gone', 'float32', places)
   for damaged in text[:-9], '[1]', '[' * 100000, '':
     path.write_text(damaged)
     assert not report.find(checkpoint, 'float32', places)

@@ -163,10 +163,11 @@ def find(checkpoint, dtype, directories):
     try:
       content = json.loads(filesystem.read_text(
           os.path.join(directory, 'report.json'), _MOST_BYTES))
-      if content.items() >= wanted.items() and all(
+      if content['checkpoint'] and content.items() >= wanted.items() and all(
           isinstance(content[name], float) for name in _MEASURES):
         found.append(content)
-    except (AttributeError, KeyError, RecursionError, UserError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, UserError,
+            ValueError):
       pass
   return found
 
