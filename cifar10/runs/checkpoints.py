@@ -112,23 +112,27 @@ def identity(path):
   return path, tuple(status)
 
 
+def _index(path):
+  """Returns the path of the index of a checkpoint. In the format before
+  TensorFlow 1.0, that is its one file."""
+  return path if os.path.exists(path) else f'{path}.index'
+
+
 def fingerprint(path):
   """Returns a text that is the same for checkpoints of the same contents, also
   copies: a hash of the index, which has the checksums of all values. None if
-  there is no checkpoint (any more)."""
-  for index in f'{path}.index', path:
-    if os.path.exists(index):
-      with open(index, 'rb') as file:
-        return hashlib.sha256(file.read()).hexdigest()
-  return None
+  there is no checkpoint, or a trainer has just deleted it."""
+  try:
+    with open(_index(path), 'rb') as file:
+      return hashlib.sha256(file.read()).hexdigest()
+  except FileNotFoundError:
+    return None
 
 
 @functools.lru_cache(maxsize=16)
 def _problem(path, unused_identity):
   """Returns what is wrong with a checkpoint, None if nothing is."""
-  index = f'{path}.index'
-  if os.path.exists(path):
-    index = path  # The format before TensorFlow 1.0, one file.
+  index = _index(path)
   if not os.path.exists(index):
     return f'{index}: is missing'
   # The index and each tensor carry a checksum, which reading verifies.

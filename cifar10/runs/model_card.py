@@ -56,6 +56,7 @@ def text(run, checkpoint, signatures, variables, options):
     options: the `export.Options`.
   """
   f, step = run.record_format, checkpoints.step_of(checkpoint)
+  dtype = options.dtype or run.dtype
   data, training = run.dataset, f'{step:,} steps'
   if run.num_examples:  # Unknown of the 2016 code.
     images = step * run.global_batch
@@ -74,15 +75,14 @@ def text(run, checkpoint, signatures, variables, options):
       data=data, training=training, recipe=f'`{recipe}`',
       size=f'{f.height}x{f.width} pixels, '
       f'{"gray" if f.depth == 1 else "in color"}',
-      dtype=options.dtype or run.dtype,
+      dtype=dtype,
       weights=('moving averages of the training'
                if run.recipe.moving_average_decay else 'of the last step'),
       format=options.format, classes=classes,
       versions=', '.join(f'{name} {version}' for name, version in
                          description.versions().items()),
       precision=_precision(report.find(
-          checkpoint, options.dtype or run.dtype,
-          [options.checkpoint_dir, options.eval_dir])),
+          checkpoint, dtype, [options.checkpoint_dir, options.eval_dir])),
       signatures='\n'.join(_signature(name, *tensors)
                            for name, tensors in signatures.items()))
 
