@@ -1,4 +1,4 @@
-"""Convolution and local response normalization with custom gradients."""
+"""Convolution of 16 bits, and local response normalization, faster on CPUs."""
 
 import functools
 import uuid
@@ -24,16 +24,17 @@ def _register_gradient(gradient):
 
 
 def conv2d(inputs, kernel, strides, padding):
-  """Computes tf.nn.conv2d(), with faster gradients for 16 bits on CPUs.
+  """Computes tf.nn.conv2d(), faster for 16 bits on CPUs.
 
   Where oneDNN does not compute the type, TensorFlow's own gradients take 2 to
   18 times as long as those of float32, so this convolution is one of float32.
 
-  For the gradient of a kernel, oneDNN multiplies matrices for each row of an
-  image, and pads short rows with zeros to fill a tile of the matrix unit. In
-  bfloat16, this gradient interleaves the columns of several images, which makes
-  longer rows. A dilated kernel sees one image at a time, so the sums are the
-  same. For 7x7 images of 256 channels, this takes less than half the time.
+  oneDNN multiplies matrices for each row of an image, and pads short rows with
+  zeros to fill a tile of the matrix unit. In bfloat16, this function
+  interleaves the columns of several small images, which makes longer rows. A
+  dilated kernel sees one image at a time, so the sums are the same. For 3x3
+  images of 512 channels, a convolution and its gradients take less than a third
+  of the time.
 
   Args:
     inputs: [n, height, width, c].
@@ -45,16 +46,16 @@ def conv2d(inputs, kernel, strides, padding):
     [n, height / strides, width / strides, channels] with padding 'SAME', of the
     same type.
   """
-  dtype, gradients = inputs.dtype, {}
+  dtype = inputs.dtype
   if dtype.size < 4 and not _is_on_gpu(kernel.op):
     count = _images_in_a_tile(inputs)
     if not _onednn_computes(dtype):
       inputs, kernel = tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)
     elif count > 2 and strides == 1 and padding == 'SAME' and (
         kernel.shape[0] % 2):
-      gradients['Conv2D'] = _convolution_gradient(count)
-  with tf.get_default_graph().gradient_override_map(gradients):
-    return tf.cast(tf.nn.conv2d(inputs, kernel, strides, padding), dtype)
+      return _separate(tf.nn.conv2d(_interleave(inputs, count), kernel, 1,
+                                    'SAME', dilations=[1, 1, count, 1]), count)
+  return tf.cast(tf.nn.conv2d(inputs, kernel, strides, padding), dtype)
 
 
 def _images_in_a_tile(inputs):
@@ -63,6 +64,22 @@ def _images_in_a_tile(inputs):
   if inputs.dtype != tf.bfloat16 or not n:
     return 1
   return max(m for m in range(1, max(_TILE // width, 1) + 1) if n % m == 0)
+
+
+def _interleave(images, count):
+  """Interleaves the columns of each `count` images, to make one image."""
+  n, height, width, channels = images.shape.as_list()
+  images = tf.reshape(images, [n // count, count, height, width, channels])
+  return tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]),
+                    [n // count, height, width * count, channels])
+
+
+def _separate(images, count):
+  """Undoes `_interleave()`."""
+  n, height, width, channels = images.shape.as_list()
+  images = tf.reshape(images, [n, height, width // count, count, channels])
+  return tf.reshape(tf.transpose(images, [0, 3, 1, 2, 4]),
+                    [n * count, height, width // count, channels])
 
 
 @functools.lru_cache(maxsize=None)
@@ -76,24 +93,12 @@ def _onednn_computes(dtype):
       config=tf.ConfigProto(device_count={'GPU': 0})) as session:
     images = tf.zeros([1, 3, 6, 1], dtype)
     try:
-      session.run(_kernel_gradient(images, [3, 3, 1, 1], images, 2))
+      session.run(tf.nn.conv2d_backprop_filter(
+          images, [3, 3, 1, 1], images, [1, 1, 1, 1], 'SAME',
+          dilations=[1, 1, 2, 1]))
     except tf.errors.OpError:
       return False
   return True
-
-
-@functools.lru_cache(maxsize=None)
-def _convolution_gradient(count):
-  """Returns the name of a gradient that interleaves `count` images."""
-  def gradient(op, upstream):
-    inputs, kernel = op.inputs
-    return (
-        tf.nn.conv2d_backprop_input(inputs.shape, kernel, upstream,
-                                    [1, 1, 1, 1], 'SAME'),
-        _kernel_gradient(_interleave(inputs, count), kernel.shape,
-                         _interleave(upstream, count), count))
-
-  return _register_gradient(gradient)
 
 
 def _is_on_gpu(op):
@@ -101,20 +106,6 @@ def _is_on_gpu(op):
   if device is None:  # TensorFlow chooses the device.
     return gpus.count() > 0
   return device == 'GPU'
-
-
-def _kernel_gradient(inputs, shape, upstream, dilation):
-  return tf.nn.conv2d_backprop_filter(
-      inputs, shape, upstream, [1, 1, 1, 1], 'SAME',
-      dilations=[1, 1, dilation, 1])
-
-
-def _interleave(images, count):
-  """Interleaves the columns of each `count` images, to make one image."""
-  n, height, width, channels = images.shape.as_list()
-  images = tf.reshape(images, [n // count, count, height, width, channels])
-  return tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]),
-                    [n // count, height, width * count, channels])
 
 
 def local_response_normalization(inputs, radius, bias, alpha):
