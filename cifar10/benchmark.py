@@ -122,7 +122,8 @@ def benchmark(options, devices, num_windows=5, trace=None):
   measurements.tell('input')
   alone = measurements.input_alone(run, data, num_windows)
   measurements.tell('constant batch')
-  constant = measurements.constant_batch(run, data, devices[0], num_windows)
+  constant = measurements.constant_batch(
+      dataclasses.replace(run, num_towers=1), data, devices[0], num_windows)
   measurements.tell('evaluation')
   evaluated = measurements.evaluation(run, data, num_windows)
   measurements.tell('matrix products')
@@ -141,7 +142,8 @@ def benchmark(options, devices, num_windows=5, trace=None):
           name: rate._asdict() for name, rate in limits.items()},
       'operations_per_image': operations,
       'fraction_of_limit': (
-          operations * whole.median / limits[run.dtype].median),
+          operations * whole.median
+          / (limits[run.dtype].median * len(set(devices)))),
       'input_share_of_cpu': alone.cpu_seconds / whole.cpu_seconds,
       'input_bound': alone.median < 1.5 * whole.median,
       'first_step_secs': first_step_secs,

@@ -149,19 +149,17 @@ def evaluate(options) -> None:
         if options.keep_best:
           best.keep(options.keep_best, checkpoint, run,
                     result.metrics['Precision @ 1'])
-        if is_last or options.run_once:
-          hparams.write_results(result, run, options)
-          return
         evaluated = identity
-      elif is_last:  # Which was evaluated before it was the last.
+      # The last one can have been evaluated before it was the last.
+      if evaluated and (is_last or options.run_once):
+        hparams.write_results(result, run, options)
         return
-      elif options.run_once:
+      if options.run_once:
         raise UserError(f'{directory}: there is no checkpoint')
-      else:
-        if checkpoint is None and not told:
-          print(f'No checkpoint in {directory} yet: waiting', flush=True)
-          told = True
-        time.sleep(1)
+      if checkpoint is None and not told:
+        print(f'No checkpoint in {directory} yet: waiting', flush=True)
+        told = True
+      time.sleep(1)
 
 
 def evaluate_once(checkpoint, run, data, options) -> Result:

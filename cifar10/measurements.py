@@ -111,7 +111,8 @@ class _Windows(tf.train.SessionRunHook):
 
 
 def program(run, devices, num_windows, trace=None):
-  """Measures the training program with summaries, checkpoints and reports.
+  """Measures the training program with summaries and reports. It saves its
+  checkpoint after the last window.
 
   Args:
     run: the `Run`.

@@ -209,7 +209,7 @@ def train(losses, gradients, recipe, global_batch, num_examples,
     global_batch: images in a step, over all towers.
     num_examples: images in an epoch.
     dtype: type that the gradients were computed in. If gradients overflow
-      float16, the step changes only global_step.
+      float16, the step does not apply them.
 
   Returns:
     The `Step`.

@@ -85,7 +85,7 @@ def average_gradients(tower_gradients, hosts, reduce_dtype='float32'):
     for host, towers in zip(hosts, tower_gradients):
       with tf.device(host):
         sums.append(tf.nest.map_structure(
-            lambda *values: tf.add_n(values), *towers))
+            lambda first, *others: sum(others, first), *towers))
     if reduce_dtype == 'float32':
       return replicas.all_reduce(sums, hosts, count)
     losses, gradients = zip(*sums)

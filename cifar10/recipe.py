@@ -135,7 +135,7 @@ class Recipe:
 
   def changed(self):
     """Returns the fields that differ from their defaults, as 'name=value,...'
-    for `override()`."""
+    for `override()`, which reads all but regular expressions with commas."""
     return ','.join(
         f'{declared.name}={_format(getattr(self, declared.name))}'
         for declared in dataclasses.fields(self)
@@ -180,5 +180,5 @@ def _parse_knots(unused_field, text):
 
 def _format(value):
   if isinstance(value, tuple):
-    return '/'.join(f'{epoch:g}:{factor:g}' for epoch, factor in value)
-  return str(value)
+    return '/'.join(':'.join(map(_format, knot)) for knot in value)
+  return str(value).removesuffix('.0')

@@ -223,6 +223,7 @@ def test_a_run_that_is_shortened_or_started_afresh(copy_of_trained, trained,
   run_eval(str(copy_of_trained), str(tmp_path / 'eval'),
            eval_interval_secs=0)
   assert capsys.readouterr().out == ''
+  assert glob.glob(f'{tmp_path}/eval/hparams-*')
 
 
 def test_errors(copy_of_trained, data_dir, tmp_path):

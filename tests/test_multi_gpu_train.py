@@ -102,8 +102,10 @@ def test_each_tower_computes_on_its_device(gpu_graph):
   assert sum(convolutions.values()) == 18
 
 
-def test_variables_input_and_updates_are_on_the_cpu(gpu_graph):
+def test_variables_input_averages_and_updates_are_on_the_cpu(gpu_graph):
   graph, _ = gpu_graph
+  assert {op.device for op in graph.get_operations()
+          if op.name.startswith('average_gradients/')} == {'/device:CPU:0'}
   with graph.as_default():
     assert len(tf.trainable_variables()) == 10
     assert {v.device for v in tf.global_variables()} == {'/device:CPU:0'}

@@ -11,18 +11,6 @@ from cifar10.util import gpus
 _TILE = 32
 
 
-def _register_gradient(gradient):
-  """Registers a gradient function and returns its name, for
-  tf.Graph.gradient_override_map().
-
-  Must be called only once for each gradient. (tf.custom_gradient registers a
-  function at each call, which keeps its graph alive until the process ends.)
-  """
-  name = f'cifar10-{uuid.uuid4()}'
-  tf.RegisterGradient(name)(gradient)
-  return name
-
-
 def conv2d(inputs, kernel, strides, padding):
   """Computes tf.nn.conv2d(), faster for 16 bits on CPUs.
 
@@ -32,7 +20,8 @@ def conv2d(inputs, kernel, strides, padding):
   oneDNN multiplies matrices for each row of an image, and pads short rows with
   zeros to fill a tile of the matrix unit. In bfloat16, this function
   interleaves the columns of several small images, which makes longer rows. A
-  dilated kernel sees one image at a time, so the sums are the same. For 3x3
+  dilated kernel sees one image at a time, so the sums are the same. It needs
+  the number of images, of which three or more must fit a tile. For 3x3
   images of 512 channels, a convolution and its gradients take less than a third
   of the time.
 
@@ -48,22 +37,26 @@ def conv2d(inputs, kernel, strides, padding):
   """
   dtype = inputs.dtype
   if dtype.size < 4 and not _is_on_gpu(kernel.op):
-    count = _images_in_a_tile(inputs)
     if not _onednn_computes(dtype):
       inputs, kernel = tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)
-    elif count > 2 and strides == 1 and padding == 'SAME' and (
-        kernel.shape[0] % 2):
-      return _separate(tf.nn.conv2d(_interleave(inputs, count), kernel, 1,
-                                    'SAME', dilations=[1, 1, count, 1]), count)
+    # Strides and the margins of even kernels would mix images. 'VALID' would
+    # not, but was slower.
+    elif strides == 1 and kernel.shape[0] % 2 and padding == 'SAME':
+      count = _images_in_a_tile(inputs)
+      if count > 1:
+        return _separate(
+            tf.nn.conv2d(_interleave(inputs, count), kernel, 1, 'SAME',
+                         dilations=[1, 1, count, 1]), count)
   return tf.cast(tf.nn.conv2d(inputs, kernel, strides, padding), dtype)
 
 
 def _images_in_a_tile(inputs):
   """Returns the number of images to interleave; it divides the batch size."""
-  n, _, width, _ = inputs.shape.as_list()
-  if inputs.dtype != tf.bfloat16 or not n:
+  if inputs.dtype != tf.bfloat16 or not inputs.shape.is_fully_defined():
     return 1
-  return max(m for m in range(1, max(_TILE // width, 1) + 1) if n % m == 0)
+  n, _, width, _ = inputs.shape.as_list()
+  count = max(m for m in range(1, max(_TILE // width, 1) + 1) if n % m == 0)
+  return count if count > 2 else 1  # Two were not faster than one.
 
 
 def _interleave(images, count):
@@ -91,11 +84,11 @@ def _onednn_computes(dtype):
   """
   with tf.Graph().as_default(), tf.device('/cpu:0'), tf.Session(
       config=tf.ConfigProto(device_count={'GPU': 0})) as session:
-    images = tf.zeros([1, 3, 6, 1], dtype)
+    images, kernel = (tf.zeros(shape, dtype)
+                      for shape in ([1, 3, 6, 1], [3, 3, 1, 1]))
+    results = tf.nn.conv2d(images, kernel, 1, 'SAME', dilations=[1, 1, 2, 1])
     try:
-      session.run(tf.nn.conv2d_backprop_filter(
-          images, [3, 3, 1, 1], images, [1, 1, 1, 1], 'SAME',
-          dilations=[1, 1, 2, 1]))
+      session.run(tf.gradients(results, [images, kernel]))
     except tf.errors.OpError:
       return False
   return True
@@ -139,7 +132,15 @@ def local_response_normalization(inputs, radius, bias, alpha):
 
 @functools.lru_cache(maxsize=None)
 def _lrn_gradient(radius, bias, alpha):
-  """Returns the name of the gradient for tf.identity_n([outputs, inputs])."""
+  """Registers the gradient for tf.identity_n([outputs, inputs]), and returns
+  its name for tf.Graph.gradient_override_map().
+
+  It is registered once. tf.custom_gradient registers a function at each call,
+  which keeps its graph alive until the process ends.
+  """
+  name = f'cifar10-{uuid.uuid4()}'
+
+  @tf.RegisterGradient(name)
   def gradient(identity, upstream, _):
     inputs = identity.inputs[1]
     with tf.xla.experimental.jit_scope():
@@ -148,7 +149,7 @@ def _lrn_gradient(radius, bias, alpha):
       sums = _window_sums(dy * x * powers / scales, radius)
       return None, tf.cast(dy * powers - 1.5 * alpha * x * sums, inputs.dtype)
 
-  return _register_gradient(gradient)
+  return name
 
 
 def _widen(x):

@@ -89,7 +89,8 @@ def all_reduce(values, hosts, divisor, dtype='float32'):
   """
   count = len(hosts)
   if count == 1:
-    return [tf.nest.map_structure(lambda value: value / divisor, values[0])]
+    with tf.device(hosts[0]):
+      return [tf.nest.map_structure(lambda value: value / divisor, values[0])]
   shapes = [value.shape for value in tf.nest.flatten(values[0])]
   sizes = [shape.num_elements() for shape in shapes]
   # Rows of whole cache lines are taken out of a tensor without copying them.

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from cifar10.util import console
 from cifar10.util.errors import UserError
 
-# Number of steps in a row that may overflow float16, and change nothing.
+# Number of steps in a row that may overflow float16, and not apply gradients.
 _MAX_OVERFLOWS = 100
 
 
