@@ -13,7 +13,6 @@ import dataclasses
 import time
 from typing import NamedTuple, Optional
 
-from absl import flags
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -34,9 +33,6 @@ from cifar10.util import console
 from cifar10.util import filesystem
 from cifar10.util.errors import UserError
 from cifar10.util.fields import field
-
-FLAGS = flags.FLAGS
-_BATCH_SIZE = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,11 +190,13 @@ def evaluate_once(checkpoint, run, data, options) -> Result:
       batch, summary = session.run([fetches, summary])
       batches = [batch]
       progress = console.Progress(count, 'images')
-      for done in range(_BATCH_SIZE, count, _BATCH_SIZE):
+      size = trained.batch_size(files.format)
+      for done in range(size, count, size):
         progress.report(done)
         if done >= options.embeddings:  # There are enough.
           fetches.pop('features', None)
         batches.append(session.run(fetches))
+      progress.report(count)
 
   metrics = {name: sum(float(batch['sums'][name]) for batch in batches) / count
              for name in batches[0]['sums']}
@@ -225,7 +223,8 @@ def _build(run, files, start, end, options):
                                     options.dtype or run.dtype)
   views = augmentation.test_views if options.tta else tf.identity
   images, labels = inputs.inputs(
-      files, lambda images: preprocess(views(images)), start, end, _BATCH_SIZE)
+      files, lambda images: preprocess(views(images)), start, end,
+      trained.batch_size(files.format))
   logits = trained.logits(images, run)
   features = options.embeddings and trained.last_hidden_layer(logits)
   if options.tta:

@@ -13,8 +13,9 @@ uint8 images. MODEL_CARD.md beside the model tells what it is.
 As in the import, `serving_default` rotates images as EXIF requires, blends them
 with white and resizes them. It refuses images of more than 100 megapixels
 (`image_headers.MAX_PIXELS`) before it decodes them. It decodes the images of a
-request one at a time, so that any request takes at most 1 GB of memory.
-The server determines how many requests run at the same time.
+request one at a time, in at most 1 GB of memory, and then computes all of them
+at once. The server determines how many images a request can have (by its
+length), and how many requests run at the same time.
 """
 
 import contextlib
@@ -77,7 +78,7 @@ def export(options) -> tuple[pathlib.Path, str]:
   checkpoints.check_path(export_dir)  # A SavedModel contains a checkpoint.
   export_dir = pathlib.Path(export_dir)
   with filesystem.explained(export_dir), \
-      _next_version(export_dir) as (part, directory):
+      _unfinished(export_dir) as part:
     if options.format == 'saved_model':
       checkpoint, card = _write_saved_model(part, options)
     else:
@@ -91,7 +92,8 @@ def export(options) -> tuple[pathlib.Path, str]:
           raise UserError(f'--format=tflite: {checkpoint}: cannot be '
                           f'converted: {filesystem.reason(e)}') from e
     (part / 'MODEL_CARD.md').write_text(card, encoding='utf-8')
-  return directory, checkpoint
+    part.chmod(0o755)
+    return _rename_to_next_version(part), checkpoint
 
 
 def _write_saved_model(directory, options):
@@ -158,21 +160,28 @@ def _outputs(images, run, dtype):
 
 
 @contextlib.contextmanager
-def _next_version(export_dir):
-  """Yields a temporary directory to fill, and its final, numbered path."""
+def _unfinished(export_dir):
+  """Yields a directory to fill, which is deleted after an error. TensorFlow
+  Serving ignores it, as its name is not a number."""
   export_dir.mkdir(parents=True, exist_ok=True)
-  numbers = [int(path.name) for path in export_dir.iterdir()
-             if path.name.isdecimal()]
-  directory = export_dir / str(max(numbers, default=0) + 1)
-  # TensorFlow Serving ignores directories whose names are not numbers.
   part = pathlib.Path(tempfile.mkdtemp('.part', dir=export_dir))
   try:
-    yield part, directory
-    part.chmod(0o755)
-    part.rename(directory)
+    yield part
   except BaseException:
     shutil.rmtree(part, ignore_errors=True)
     raise
+
+
+def _rename_to_next_version(part):
+  while True:
+    numbers = [int(path.name) for path in part.parent.iterdir()
+               if path.name.isdecimal()]
+    directory = part.parent / str(max(numbers, default=0) + 1)
+    try:
+      return part.rename(directory)
+    except OSError:
+      if not directory.exists():  # Another export was faster.
+        raise
 
 
 def main():

@@ -27,8 +27,6 @@ from cifar10.util import console
 from cifar10.util.errors import UserError
 from cifar10.util.fields import field
 
-_BATCH_SIZE = 250
-
 
 @dataclasses.dataclass(frozen=True)
 class Options(trained.Options):
@@ -66,7 +64,7 @@ def predict(paths, options, run=None) -> Iterator[
 
   with contextlib.closing(session):
     files = image_files.decode_files(paths, f)
-    while batch := list(itertools.islice(files, _BATCH_SIZE)):
+    while batch := list(itertools.islice(files, trained.batch_size(f))):
       readable = [image for _, image, _ in batch if image is not None]
       found = iter(session.run(probabilities, {images: readable})
                    if readable else ())

@@ -53,6 +53,10 @@ def test_training_downloads_from_where_it_is_told(make_run, tmp_path):
   with pytest.raises(UserError, match='ftp:here: expected a URL that ends in'):
     preparation.prepare(make_run(data_dir=str(tmp_path), data_url=['ftp:here']))
 
+  # It can hold a password, so it is not in the description of the run.
+  run, _ = preparation.prepare(make_run(data_url='https://x/cifar10.tar?key'))
+  assert run.data_url == ()
+
 
 def test_towers_start_afresh_if_asked_to(make_run):
   for seed, fresh in (1, False), (2, True):
@@ -105,6 +109,12 @@ def test_size_fraction_and_strictness_of_other_imports(tmp_path):
   importers.import_svhn(tmp_path / 'svhn', tmp_path, 16, 0.3)
   data = directories.load('own', tmp_path / 'svhn')
   assert (data.format.height, data.format.width) == (16, 16)
+
+  for images in (np.zeros((32, 32, 3, 2)), np.zeros((32, 32, 4, 2), np.uint8)):
+    scipy.io.savemat(tmp_path / 'test_32x32.mat', {
+        'X': images, 'y': np.uint8([[1], [2]])})
+    with pytest.raises(UserError, match='t_32x32.mat: is not a file of crop'):
+      importers.import_svhn(tmp_path / 'other', tmp_path, 16, 0.3)
 
 
 def test_the_benchmark_measures_so_many_windows(make_run, monkeypatch):

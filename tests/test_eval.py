@@ -16,6 +16,7 @@ from cifar10 import eval as eval_lib
 from cifar10 import model
 from cifar10 import train
 from cifar10.data import datasets
+from cifar10.data import records
 from cifar10.nn import augmentation
 from cifar10.runs import checkpoints
 from cifar10.runs import trained as trained_lib
@@ -66,12 +67,18 @@ def copy_of_trained(trained, tmp_path):
   return shutil.copytree(trained.train_dir, tmp_path / 'copy')
 
 
+def test_large_images_are_evaluated_a_few_at_a_time():
+  for (height, width), size in {(32, 32): 250, (64, 64): 250, (224, 224): 20,
+                                (4096, 4096): 1}.items():
+    assert eval_lib.trained.batch_size(records.Format(height, width)) == size
+
+
 @pytest.mark.numerical
 @pytest.mark.parametrize('averages', [True, False])
 @pytest.mark.parametrize('batch_size', [130, 60, 1000])
 def test_metrics_equal_numpys_whatever_the_batches(
     trained, monkeypatch, averages, batch_size):
-  monkeypatch.setattr(eval_lib, '_BATCH_SIZE', batch_size)
+  monkeypatch.setattr(eval_lib.trained, 'batch_size', lambda _: batch_size)
   data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = run_eval_once(checkpoint, trained, data,

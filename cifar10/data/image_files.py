@@ -83,11 +83,13 @@ def _refuse(error):
 
 def refusal(path):
   """Returns why the bytes of a path are not read: they may have no end, or not
-  fit into memory. None if they are, or if there is no such file."""
+  fit into memory. None if they are."""
   try:
     status = os.stat(path)
-  except OSError:
-    return None
+  except FileNotFoundError:
+    return 'there is no such file'
+  except OSError as e:  # TensorFlow must not try: it takes paths for URLs.
+    return e.strerror
   if stat.S_ISDIR(status.st_mode):
     return 'holds no image files (' + ', '.join(EXTENSIONS) + ')'
   if not stat.S_ISREG(status.st_mode):
@@ -185,8 +187,7 @@ def decode_files(paths, record_format):
     try:
       return image_of(os.fsencode(path)), None
     except tf.errors.OpError as e:
-      return None, (filesystem.reason(e) if os.path.exists(path)
-                    else 'there is no such file')
+      return None, filesystem.reason(e)
 
   pool = concurrent.futures.ThreadPoolExecutor(threads)
   try:

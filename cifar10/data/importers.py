@@ -116,6 +116,8 @@ def import_svhn(directory, path, size, *unused_args):
       content = scipy.io.loadmat(file)
       images = content['X'].transpose(3, 0, 1, 2)
       labels = content['y'].reshape(len(images)) % 10  # 10 means 0.
+      if images.dtype != np.uint8 or images.shape[3] != 3:
+        raise ValueError(f'{images.dtype} {images.shape}')
     except OSError as e:
       raise UserError(f'{file}: {e.strerror or e}') from e
     except Exception as e:  # Damaged files raise almost anything.

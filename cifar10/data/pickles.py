@@ -13,6 +13,7 @@ import numpy as np
 from cifar10.util.errors import UserError
 
 _LARGEST = 1 << 26  # Bytes; a batch has 31 million.
+_MOST_TUPLES = 20  # A batch has seven.
 
 
 def read_batch(name, file):
@@ -58,8 +59,13 @@ def _read(name, file):
     pickled = file.read(_LARGEST + 1)
     if len(pickled) > _LARGEST:
       raise ValueError(f'more than {_LARGEST:,} bytes')
-    # Otherwise, a large memo index in a few bytes could allocate gigabytes.
+    # Otherwise, a large memo index in a few bytes could allocate gigabytes, and
+    # the hash of tuples of tuples of tuples take years.
+    tuples = 0
     for opcode, argument, _ in pickletools.genops(pickled):
+      tuples += 'TUPLE' in opcode.name
+      if tuples > _MOST_TUPLES:
+        raise ValueError(f'more than {_MOST_TUPLES} tuples')
       if 'PUT' in opcode.name and isinstance(argument, int) and (
           argument > len(pickled)):
         raise ValueError(f'{opcode.name} {argument}')

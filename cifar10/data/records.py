@@ -143,7 +143,7 @@ def check(path, record_format=CIFAR10, report=lambda position: None):
     UserError: see `count()`; or a label is not one of the classes. The message
       names the byte of the label.
   """
-  f, start, checksum, bad = record_format, 0, 0, []
+  f, start, checksum, num_bad = record_format, 0, 0, 0
   count(path, f)
   with filesystem.explained(path), open(path, 'rb') as file:
     while part := file.read(max(PART_BYTES // f.record_bytes, 1)
@@ -151,16 +151,17 @@ def check(path, record_format=CIFAR10, report=lambda position: None):
       checksum = zlib.crc32(part, checksum)
       found = labels(np.frombuffer(part, np.uint8).reshape(-1, f.record_bytes),
                      f)
-      bad += [(start + int(i), int(found[i]))
-              for i in np.flatnonzero(found >= f.num_classes)]
+      bad = np.flatnonzero(found >= f.num_classes)
+      if bad.size and not num_bad:
+        record, label = start + bad[0], found[bad[0]]
+      num_bad += bad.size
       start += len(found)
       report(start * f.record_bytes)
-  if bad:
-    record, label = bad[0]
+  if num_bad:
     raise UserError(
         f'{path}: record {record} (byte '
         f'{record * f.record_bytes + f.skipped_bytes}) has label {label}, '
-        f'expected 0 to {f.num_classes - 1}; {len(bad)} such records in all')
+        f'expected 0 to {f.num_classes - 1}; {num_bad} such records in all')
   return f'{checksum:08x}'
 
 

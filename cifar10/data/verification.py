@@ -70,7 +70,7 @@ def checksums(paths, record_format):
 
 def _read(directory):
   try:
-    notes = json.loads(filesystem.read_text(directory / NOTES, 1 << 24))
+    notes = json.loads(filesystem.read_text(directory / NOTES))
     return {name: [state, checksum] for name, (state, checksum) in notes.items()
             if re.fullmatch('[0-9a-f]{8}', checksum)}
   except (AttributeError, RecursionError, TypeError, UserError, ValueError):

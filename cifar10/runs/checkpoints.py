@@ -239,6 +239,7 @@ def init_from(run):
   path = run.init_from
   if not path or paths_in(run.train_dir):
     return
+  check_path(path)
   checkpoint = newest(path) if os.path.isdir(path) else sound(path)
   if checkpoint is None:
     raise UserError(f'--init_from={path}: there is no checkpoint')

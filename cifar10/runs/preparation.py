@@ -51,6 +51,7 @@ def prepare(options, augment=None):
       'num_examples': num_examples, 'checksum': data.checksum,
       'train_dir': os.path.abspath(options.train_dir),
       'data_dir': os.path.abspath(options.data_dir),
+      'data_url': (),  # It can hold a signature, and the data is there now.
       'init_from': options.init_from and os.path.abspath(options.init_from)})
   if run.global_batch > num_examples:
     raise UserError(

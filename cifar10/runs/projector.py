@@ -23,7 +23,7 @@ _CONFIG = '''embeddings {{
 '''
 
 
-def write(directory, features, images, labels, predicted, class_names):
+def write(directory, features, images, labels, predicted, class_names, start):
   """Writes embeddings, in place of earlier ones.
 
   Args:
@@ -32,6 +32,7 @@ def write(directory, features, images, labels, predicted, class_names):
     images: uint8 [n, height, width, depth] array.
     labels, predicted: int [n] arrays.
     class_names: by label.
+    start: index of the first one's record.
   """
   count = len(features)
   folder = os.path.join(directory, 'projector')
@@ -40,7 +41,7 @@ def write(directory, features, images, labels, predicted, class_names):
     file.write('class\tpredicted\trecord\n')
     for i in range(count):
       file.write(f'{class_names[labels[i]]}\t{class_names[predicted[i]]}\t'
-                 f'{i}\n')
+                 f'{start + i}\n')
 
   columns = math.ceil(math.sqrt(count))
   side = min(max(images.shape[1:3]), 64, _LARGEST_SPRITE // columns)

@@ -19,6 +19,8 @@ _BINS = 15
 # report.json.
 _MOST_CLASSES_AS_TEXT, _MOST_CLASSES = 20, 1000
 _MEASURES = 'precision_at_1', 'cross_entropy', 'expected_calibration_error'
+_TYPES = {**dict.fromkeys(_MEASURES, float), 'examples': int, 'dataset': str,
+          'eval_data': str}  # What the model card tells.
 _MOST_BYTES = 1 << 26  # Of report.json: 65,536 classes, or their confusion.
 _MISTAKES = 24  # Number of images in the picture of mistakes.
 
@@ -164,7 +166,7 @@ def find(checkpoint, dtype, directories):
       content = json.loads(filesystem.read_text(
           os.path.join(directory, 'report.json'), _MOST_BYTES))
       if content['checkpoint'] and content.items() >= wanted.items() and all(
-          isinstance(content[name], float) for name in _MEASURES):
+          isinstance(content[name], kind) for name, kind in _TYPES.items()):
         found.append(content)
     except (AttributeError, KeyError, RecursionError, TypeError, UserError,
             ValueError):
@@ -225,5 +227,6 @@ def publish(result, run, options, writer):
     projector.write(
         options.eval_dir, result.features,
         result.files.read(result.start + np.arange(count)),
-        result.labels[:count], result.probabilities[:count].argmax(1), names)
+        result.labels[:count], result.probabilities[:count].argmax(1), names,
+        result.start)
   return description

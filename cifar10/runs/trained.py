@@ -51,6 +51,13 @@ def run_of(checkpoint_dir) -> description.Run:
   return run
 
 
+def batch_size(record_format):
+  """Returns the number of images to compute at a time, on which no result
+  depends: 250 of up to 64x64 pixels, fewer if they are larger."""
+  pixels = record_format.height * record_format.width
+  return max(1, min(250, 250 * 64 * 64 // pixels))
+
+
 def records_of(run, data, eval_data):
   """Returns the records to evaluate on.
 

@@ -60,7 +60,7 @@ def reason(error):
   return said[1].replace('] [', ' ') if said else text
 
 
-def read_text(path, limit=1 << 20):
+def read_text(path, limit=1 << 24):
   """Returns the text of a file of at most `limit` bytes.
 
   Raises:
@@ -78,11 +78,12 @@ def read_text(path, limit=1 << 20):
 
 
 def write_text(path, text):
-  """Writes or replaces a file atomically."""
+  """Writes or replaces a file atomically, even if others do it just then."""
+  part = f'{path}.{os.getpid()}.part'
   with explained(path):
-    with open(f'{path}.part', 'w', encoding='utf-8') as f:
+    with open(part, 'w', encoding='utf-8') as f:
       f.write(text + '\n')
-    os.replace(f'{path}.part', path)
+    os.replace(part, path)
 
 
 @contextlib.contextmanager

@@ -140,7 +140,8 @@ def test_pickles(bounded, cases):
     b'\x80\x04\x95\x00\x00\x00\x00\x00\x01\x00\x00.',
     b'(' * 1000000 + b'.', b'cos\nsystem\n(S"true"\ntR.',
     b'\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.',
-    b'\x80\x02cnumpy\nndarray\n)\x81}(U\x01au\x62.'])
+    b'\x80\x02cnumpy\nndarray\n)\x81}(U\x01au\x62.',
+    b'\x80\x02})' + b'2\x86' * 100 + b'K\x01s.'])  # A key of 2**100 tuples.
 def test_evil_pickles(bounded, content):
   started = time.monotonic()
   with pytest.raises(UserError, match='^batch: '):
@@ -203,7 +204,7 @@ def test_run_json_with_values_of_any_type(tmp_path):
 @pytest.mark.parametrize('text, message', [
     ('{"version": 2, "run": {}}', 'it is of version 2, this program of vers'),
     ('[' * 100000, 'is not a description'),
-    (' ' * 2000000, 'has more than 1,048,576 bytes'),
+    (' ' * 20000000, 'has more than 16,777,216 bytes'),
     ('{"version": 1, "run": {"from_the_future": 1}}', 'is not a description')])
 def test_run_json_of_something_else(tmp_path, text, message):
   (tmp_path / 'run.json').write_text(text)

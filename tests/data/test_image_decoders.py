@@ -431,7 +431,9 @@ def read(*paths):
       paths, records.CIFAR10)]
 
 small, *large = sys.argv[1:]
-assert read(small, 'gone') == [None, 'there is no such file']
+# TensorFlow would read the second.
+assert read(small, f'file://{small}', 'gone') == [
+    None, *['there is no such file'] * 2]
 before = peak()
 reasons = read(*large)
 print(peak() - before, *reasons, sep='\\n')

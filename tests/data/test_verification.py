@@ -92,7 +92,7 @@ def test_damaged_notes_are_no_notes(paths, verify, notes):
 
 def test_a_directory_that_cannot_be_written_to(paths, verify, capsys):
   # Root can write to any directory, but not to one as if it were a file.
-  part = paths[0].parent / f'{verification.NOTES}.part'
+  part = paths[0].parent / f'{verification.NOTES}.{os.getpid()}.part'
   part.mkdir()
   assert verify() == ['a.bin', 'b.bin']
   assert capsys.readouterr().err == (

@@ -206,7 +206,7 @@ def test_files(trained, tmp_path, run_program):
   assert config.count('single_image_dim: 32') == 2
 
 
-def test_the_evaluation_at_the_end_is_kept(trained, capsys):
+def test_the_evaluation_at_the_end_is_kept(trained, tmp_path, capsys):
   """In train_dir, for the HPARAMS page and the model card."""
   eval_lib.evaluate_newest(trained, tta=True)
   precisions = re.findall(r'precision @ 1 = (\S+)', capsys.readouterr().out)
@@ -219,6 +219,13 @@ def test_the_evaluation_at_the_end_is_kept(trained, capsys):
                        [trained.train_dir])
   assert (found['eval_data'], found['examples']) == ('holdout', 60)
   assert f"{found['precision_at_1']:.3f}" == precisions[0]
+
+  for name in ('checkpoint', 'dtype', 'precision_at_1', 'examples', 'dataset',
+               'eval_data'):
+    filesystem.write_text(tmp_path / 'report.json',
+                          json.dumps({**found, name: []}))
+    assert not report.find(f'{trained.train_dir}/model.ckpt-6', 'float32',
+                           [tmp_path])
 
 
 def test_projector_reads_it(trained, tmp_path):
@@ -243,8 +250,11 @@ def test_the_mistakes_are_those_of_the_records_evaluated(trained, tmp_path,
   monkeypatch.setattr(pictures, 'mistakes_picture', lambda images, labels, *_: (
       shown.append((images, labels)) or Image.new('RGB', (1, 1))))
   run_eval(trained.train_dir, str(tmp_path), eval_data='holdout',
-           run_once=True)
+           run_once=True, embeddings=3)
   (images, labels), = shown
+  rows = (tmp_path / 'projector' / 'labels.tsv').read_text().splitlines()
+  assert [row.split('\t')[2] for row in rows] == [
+      'record', '240', '241', '242']
   data = datasets.ensure('cifar10', trained.data_dir)
   held_out = images_of(data.train)[240:]
   for image in images:
