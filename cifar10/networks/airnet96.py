@@ -9,7 +9,7 @@ RECIPE = dataclasses.replace(
     airnet.RECIPE, epochs=37, batch_size=1024, learning_rate=1.174,
     knots=((0, 0.2), (3.7, 1), (37, 0)), augmentation='reflect_crop_cutout')
 PUBLISHED = '96.0%'
-MEASURED = 'not yet'
+MEASURED = '91.5%, 92.3% with test-time augmentation'
 
 
 def inference(images, num_classes, is_training=False):
