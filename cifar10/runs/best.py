@@ -76,6 +76,7 @@ def _copy(path, directory):
   Raises:
     FileNotFoundError: the checkpoint was deleted meanwhile.
   """
+  os.makedirs(directory, exist_ok=True)
   name = os.path.basename(path)
   target = os.path.join(directory, name)
   data = checkpoints.data_files(path)
