@@ -13,7 +13,7 @@ import numpy as np
 from cifar10.util.errors import UserError
 
 _LARGEST = 1 << 26  # Bytes; a batch has 31 million.
-_MOST_TUPLES = 20  # A batch has seven.
+_MOST_TUPLES = 20  # A batch has six.
 
 
 def read_batch(name, file):

@@ -18,9 +18,10 @@ _BINS = 15
 # Up to these numbers of classes, there is a confusion matrix, as text and in
 # report.json.
 _MOST_CLASSES_AS_TEXT, _MOST_CLASSES = 20, 1000
-_MEASURES = 'precision_at_1', 'cross_entropy', 'expected_calibration_error'
-_TYPES = {**dict.fromkeys(_MEASURES, float), 'examples': int, 'dataset': str,
-          'eval_data': str}  # What the model card tells.
+# What the model card tells.
+_TYPES = {'precision_at_1': float, 'cross_entropy': float,
+          'expected_calibration_error': float, 'examples': int, 'dataset': str,
+          'eval_data': str}
 _MOST_BYTES = 1 << 26  # Of report.json: 65,536 classes, or their confusion.
 _MISTAKES = 24  # Number of images in the picture of mistakes.
 
