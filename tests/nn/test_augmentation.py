@@ -95,13 +95,16 @@ def test_pad_adds_black():
 
 
 def test_affine_moves_a_dot_as_geometry_says():
-  """Rotation, zoom and shift of a point by the inverse of each image's map."""
+  """Rotation, zoom and shift of a point by the inverse of each image's map;
+  half of the images are mirrored."""
   size, n = 33, 200
   y, x = np.mgrid[:size, :size].astype(np.float32)
   # The picture of coordinates: where each pixel of the result is from.
   images = np.repeat(np.stack([x, y, 0 * x], -1)[None], n, 0)
-  out = evaluate(augmentation.random_affine, images, 15.0, 0.1, 0.1,
-                 seed_of(3, 4))
+  out = evaluate(augmentation.affine, images, size, seed_of(3, 4))
+  mirrored = out[:, 16, 8, 0] > out[:, 16, 24, 0]
+  assert 70 < mirrored.sum() < 130
+  out[mirrored] = out[mirrored][:, :, ::-1]
   middle = out[:, 8:25, 8:25]  # What is from inside the picture.
   dx = (middle[:, 8, 12] - middle[:, 8, 4])[:, :2] / 8
   dy = (middle[:, 12, 8] - middle[:, 4, 8])[:, :2] / 8
@@ -131,17 +134,62 @@ def test_affine_takes_the_nearest_pixel_from_outside():
   numerics.assert_close(out, np.full(out.shape, 7), 4)
 
 
-def test_reflect_crop_mirrors_the_border():
-  images = np.random.default_rng(0).integers(0, 256, (200, 6, 6, 1), np.uint8)
-  found = evaluate(augmentation.reflect_crop, images, 6, seed_of(1, 2))
-  padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), 'reflect')
-  seen = set()
-  for one, original in zip(found, padded):
-    places = {(y, x) for y in range(5) for x in range(5)
-              if (original[y:y + 6, x:x + 6] == one).all()}
-    assert len(places) == 1
-    seen |= places
-  assert len(seen) == 25
+@pytest.mark.parametrize('name, margin, mode, flips', [
+    ('pad_crop', 4, 'constant', 2), ('reflect_crop', 2, 'reflect', 1)])
+def test_crops_of_padded_images_are_every_window(name, margin, mode, flips):
+  images = np.random.default_rng(0).integers(1, 256, (2000, 6, 6, 1), np.uint8)
+  found = evaluate(augmentation.AUGMENTATIONS[name], images, 6, seed_of(1, 2))
+  padded = np.pad(images, ((0, 0), *[(margin, margin)] * 2, (0, 0)), mode)
+  places = [(y, x, step) for y in range(2 * margin + 1)
+            for x in range(2 * margin + 1) for step in (1, -1)[:flips]]
+  is_at = np.stack([
+      (padded[:, y:y + 6, x:x + 6][:, :, ::step] == found).all((1, 2, 3))
+      for y, x, step in places])
+  assert (is_at.sum(0) == 1).all()  # Each image is one window...
+  assert (is_at.sum(1) > 0).all()  # ...and each window that of some image.
+
+
+def test_reflect_crop_cutout_is_a_crop_with_a_hole():
+  images = np.random.default_rng(0).integers(0, 127, (2000, 8, 8, 1), np.uint8)
+  found = evaluate(augmentation.AUGMENTATIONS['reflect_crop_cutout'], images, 8,
+                   seed_of(1, 2))
+  hole = found == 128
+  assert (hole.sum((1, 2, 3)) == 3 * 3).all()
+  padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), 'reflect')
+  is_at = np.stack([
+      ((padded[:, y:y + 8, x:x + 8] == found) | hole).all((1, 2, 3))
+      for y in range(9) for x in range(9)])
+  assert (is_at.sum(0) == 1).all() and (is_at.sum(1) > 0).all()
+
+
+def test_crop_and_color_is_the_tutorials():
+  """Of images whose windows tell where they are from and what was done."""
+  y, x = np.mgrid[:12, :12]
+  image = np.stack([100 + 50 * (-1)**x, 10 * x, 10 * y], -1).astype(np.uint8)
+  found = evaluate(augmentation.AUGMENTATIONS['crop_and_color'],
+                   np.repeat(image[None], 2000, 0), 8, seed_of(1, 2))
+  brightness = found[..., 0].mean((1, 2)) - 100
+  contrast = found[..., 0].std((1, 2)) / 50
+  for values, low, high in (brightness, -63, 63), (contrast, 0.2, 1.8):
+    margin = (high - low) / 100
+    assert low - 1e-3 < values.min() < low + margin
+    assert high - margin < values.max() < high + 1e-3
+  # Contrast and brightness preserve where the mean of a window is.
+  places = [np.rint((found[..., channel].mean((1, 2)) - brightness) / 10 - 3.5)
+            for channel in (1, 2)]
+  mirrored = found[:, 0, 0, 1] > found[:, 0, 7, 1]
+  assert {*zip(*places, mirrored)} == {
+      (x, y, flip) for x in range(5) for y in range(5)
+      for flip in (False, True)}
+
+
+def test_pad_crop_and_color_pads_before():
+  images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+  padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
+  np.testing.assert_array_equal(*(
+      evaluate(augmentation.AUGMENTATIONS[name], pictures, 8, seed_of(1, 2))
+      for name, pictures in (('pad_crop_and_color', images),
+                             ('crop_and_color', padded))))
 
 
 def test_views_for_the_test():
