@@ -30,14 +30,15 @@ FLAGS = flags.FLAGS
 class ImportOptions:
   """Options of an import, which are flags of dataset."""
   import_csv: Optional[str] = field(
-      None, help='Import the pictures in a list, a file of lines PATH,LABEL.')
+      None, nonempty='a file', help='Import the pictures in a list, a file of '
+      'lines PATH,LABEL.')
   import_dir: Optional[str] = field(
       None, nonempty='a directory', help='Import the pictures in a directory '
       'that has a folder for each class; or that has the folders train and '
       'test, which have these.')
   import_svhn: Optional[str] = field(
-      None, help="Import SVHN's train_32x32.mat and test_32x32.mat from a "
-      'directory.')
+      None, nonempty='a directory', help="Import SVHN's train_32x32.mat and "
+      'test_32x32.mat from a directory.')
   image_size: int = field(32, minimum=1, maximum=2**12, help='Height and width '
                           'of imported pictures, in pixels.')
   test_fraction: float = field(0.2, positive=True, below=1, help='Fraction of '

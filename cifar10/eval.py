@@ -67,8 +67,9 @@ class Options(trained.Options):
       0, minimum=0, help='Number of images whose last hidden layer TensorBoard '
       'shows on the projector page.')
   keep_best: Optional[str] = field(
-      None, help='Directory for a copy of the checkpoint that is best on '
-      '--eval_data=holdout. It is itself a checkpoint_dir.')
+      None, nonempty='a directory', help='Directory for a copy of the '
+      'checkpoint that is best on --eval_data=holdout. It is itself a '
+      'checkpoint_dir.')
 
   def __post_init__(self):
     super().__post_init__()

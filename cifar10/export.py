@@ -102,7 +102,7 @@ def _write_saved_model(directory, options):
   run = trained.run_of(options.checkpoint_dir)
   with tf.Graph().as_default():
     signatures = _signatures(run, options.dtype)
-    with sessions.session() as session:
+    with sessions.session(options.device) as session:
       checkpoint = trained.restore_newest(session, options.checkpoint_dir, run)
       builder = tf.saved_model.Builder(str(directory))
       builder.add_meta_graph_and_variables(

@@ -53,6 +53,8 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
   distort = distortion(
       run.recipe, data.format, run.dtype, augment,
       lambda: data.train.chunks(min(run.num_examples, _STATISTICS)))
+  with tf.device('/cpu:0'):
+    first_step = tf.train.get_or_create_global_step()
   if run.input == 'queue':
     return _queue_inputs(run, data, distort)
   n, seed, num_examples = run.global_batch, run.seed, run.num_examples
@@ -75,7 +77,6 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
           tf.stack([tf.constant(seed, tf.int64), step]), part.start, n))
       return images, labels
 
-    first_step = tf.train.get_or_create_global_step()
     images, labels = _next_batch(
         batch, contents, first_step, tf.int64.max, 1,
         files.records_at_a_time() // len(part))

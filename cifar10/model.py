@@ -276,7 +276,8 @@ def _average_losses(losses, step):
     losses: the update waits for them.
   """
   # The averages start at 0. Dividing by 1 - 0.9**steps corrects for that, as in
-  # Adam. Values that are not finite (overflows of float16) are left out.
+  # Adam. Values that are not finite (overflows of float16) change nothing; if
+  # the first steps had such values, the average is too low for a while.
   weight = 1 - 0.9 ** (tf.cast(step, tf.float32) + 1)
   averages = {}
   with tf.device('/cpu:0'), tf.control_dependencies(list(losses.values())):

@@ -170,8 +170,6 @@ def build(run, data, devices, augment=None, files=None):
   """
   tf.set_random_seed(run.seed)
   network = networks.find(run.network)
-  with tf.device('/cpu:0'):
-    tf.train.get_or_create_global_step()
   inputs_of_towers = _split_inputs(run, data, devices, augment, files or {})
   hosts = [f'{host}/cpu:0' for host in dict.fromkeys(map(_host_of, devices))]
   towers = [[] for _ in hosts]

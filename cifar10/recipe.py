@@ -181,4 +181,4 @@ def _parse_knots(unused_field, text):
 def _format(value):
   if isinstance(value, tuple):
     return '/'.join(':'.join(map(_format, knot)) for knot in value)
-  return str(value).removesuffix('.0')
+  return str(value).removesuffix('.0' if isinstance(value, float) else '')

@@ -222,7 +222,7 @@ class Program:
       if text in getattr(self, stream):
         return
       assert waiting, f'expected {text!r} of\n{self.out}\n{self.err}'
-      time.sleep(0.05)
+      time.sleep(0.005)
 
   def send(self, number):
     """Sends it a signal."""

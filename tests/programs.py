@@ -27,8 +27,9 @@ def run_predict(paths, checkpoint_dir, run=None, **options):
       checkpoint_dir=str(checkpoint_dir), **options), run)
 
 
-def run_export(checkpoint_dir, export_dir, format='saved_model', dtype=None):
+def run_export(checkpoint_dir, export_dir, format='saved_model', dtype=None,
+               **options):
   """Returns what export.export() does."""
   return export.export(export.Options(
       checkpoint_dir=str(checkpoint_dir), export_dir=str(export_dir),
-      format=format, dtype=dtype))
+      format=format, dtype=dtype, **options))

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import pkgutil
 import re
 import shutil
@@ -12,10 +13,12 @@ import time
 import urllib.request
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
+from cifar10 import cli
 from tests.conftest import read_lines_until
 
 
@@ -105,6 +108,7 @@ MISTAKES = {
         ('--data=here', 'Did you mean: data_dir'),
         ('--dataset=own', 'own: is missing. To make it: python -m'),
         ('--init_from=/nowhere', '/nowhere.index: is missing'),
+        ('--init_from=', '--init_from=: expected a checkpoint'),
         ('--recipe=crop_size=20.5', 'expected up to 1, or pixels up to 32'),
         ('--network=baseline_cnn --recipe=crop_size=9',
          'baseline_cnn cannot take images of 9x9: Negative dimension'),
@@ -137,6 +141,8 @@ MISTAKES = {
         ('--eval_data=holdout', 'without --holdout'),
         ('--dtype=half', 'Did you mean'),
         ('--device=gpu0', '--device=gpu0: expected a device such as'),
+        ('--device=/gpu:0', '--device=/gpu:0: found 0 GPUs'),
+        ('--keep_best=', '--keep_best=: expected a directory'),
         ('--checkpoint_dir=/dev/null', '/dev/null: there is no checkpoint'),
         ('--checkpoint_dir=/nowhere --run_once', 'there is no checkpoint'),
         ('--eval_dir=/dev/null/x', '/dev/null/x: Not a directory'),
@@ -158,6 +164,7 @@ MISTAKES = {
     'dataset': [
         ('--import_dir=/nowhere', '/nowhere: No such file'),
         ('--import_csv=/nowhere', '/nowhere: No such file'),
+        ('--import_csv=', '--import_csv=: expected a file'),
         ('--import_csv=x --import_dir=y', 'goes with no other import'),
         ('--import_csv=x --dataset=cifar10', 'imports to --dataset=own'),
         ('--import_csv=x --test_fraction=1', '=1: expected less than 1'),
@@ -167,6 +174,7 @@ MISTAKES = {
         ('--import_csv=x --image_size=0', '--image_size=0: '),
         ('--dataset=mnist', 'Did you mean cifar10 or cifar100 or'),
         ('--data_url=ftp:x', 'expected a URL that ends in'),
+        ('--data_url=http://[x]/cifar-10-binary.tar.gz', 'expected a URL that'),
         ('--data_dir=/dev/null/x', '/dev/null/x: Not a directory')],
     'benchmark': [
         ('--windows=0', '--windows=0: '),
@@ -223,6 +231,32 @@ def test_help(help_texts):
   for program, text in help_texts.items():
     assert f'python -m cifar10.{program}' in text
     assert '--data_dir' in text or '--checkpoint_dir' in text
+
+
+def test_a_program_that_starts_again_keeps_its_checkpoints(monkeypatch):
+  """However often it does."""
+  calls = []
+  monkeypatch.setattr(os, 'execv', lambda *call: calls.append(call))
+  first = ['python', '-m', 'cifar10.multi_gpu_train', '--fresh', '--seed=2']
+  for arguments in first, [*first, '--nofresh']:
+    monkeypatch.setattr(sys, 'orig_argv', arguments)
+    cli.restart()
+  assert calls == 2 * [
+      (sys.executable, [sys.executable, *first[1:], '--nofresh'])]
+
+
+@pytest.mark.parametrize('output, code', [('> /dev/full', 1), ('| true', 141)])
+def test_predictions_that_are_lost_are_no_success(spawn, small_run, tmp_path,
+                                                  output, code):
+  path = tmp_path / 'x.png'
+  Image.new('RGB', (32, 32)).save(path)
+  command = (f'{sys.executable} -m cifar10.predict {path} '
+             f'--checkpoint_dir={small_run}')
+  result = subprocess.run(
+      ['bash', '-c', f'{command} {output}; exit ${{PIPESTATUS[0]}}'],
+      stderr=subprocess.PIPE, text=True, timeout=120)
+  assert result.returncode == code
+  assert 'Traceback' not in result.stderr
 
 
 def test_version(run_program):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from cifar10.data import datasets
 from cifar10.data import records
 from cifar10.nn import augmentation
 from cifar10.runs import checkpoints
+from cifar10.runs import hparams
 from cifar10.runs import trained as trained_lib
 from cifar10.util.errors import UserError
 from tests import numerics
 from tests.conftest import flags_of
+from tests.conftest import read_checkpoint
 from tests.conftest import read_lines_until
 from tests.conftest import summaries_of
 from tests.conftest import with_batch_size
@@ -82,12 +85,21 @@ def test_metrics_equal_numpys_whatever_the_batches(
   data = datasets.ensure('cifar10', trained.data_dir)
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = run_eval_once(checkpoint, trained, data,
-                         use_moving_averages=averages)
+                         use_moving_averages=averages, embeddings=100)
   assert (result.step, result.num_examples) == (8, 130)
   expected = expected_metrics(checkpoint, data.test.paths[0], averages)
   assert result.metrics['Precision @ 1'] == expected['Precision @ 1']
   numerics.assert_close(result.metrics['cross_entropy'],
                         expected['cross_entropy'], TERMS)
+  # What the last layer makes of the embeddings are the logits.
+  weights, biases = (
+      read_checkpoint(checkpoint)[f'softmax_linear/{name}'
+                                  + '/ExponentialMovingAverage' * averages]
+      for name in ('weights', 'biases'))
+  assert result.features.shape == (100, len(weights))
+  odds = np.exp(np.float64(result.features @ weights + biases))
+  numerics.assert_close(result.probabilities[:100],
+                        odds / odds.sum(1, keepdims=True), TERMS)
 
 
 @pytest.mark.numerical
@@ -97,7 +109,9 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = run_eval_once(checkpoint, trained, data, num_examples=7,
                          tta=True, embeddings=3)
-  assert result.features.shape == (3, 192)
+  # They are those of the image itself.
+  numerics.assert_close(result.features, run_eval_once(
+      checkpoint, trained, data, num_examples=7, embeddings=3).features, TERMS)
   images = data.test.read(range(7))
   with tf.Graph().as_default(), tf.Session() as session:
     views = augmentation.test_views(tf.constant(images))
@@ -231,6 +245,19 @@ def test_a_run_that_is_shortened_or_started_afresh(copy_of_trained, trained,
            eval_interval_secs=0)
   assert capsys.readouterr().out == ''
   assert glob.glob(f'{tmp_path}/eval/hparams-*')
+
+
+def test_other_evaluations_have_columns_of_their_own():
+  """On TensorBoard's HPARAMS page."""
+  result = types.SimpleNamespace(
+      metrics={'Precision @ 1': 0.5, 'cross_entropy': 1.5})
+  found = [[value.tag for value in hparams.results(
+      result, eval_lib.Options(**options)).value] for options in (
+          {}, {'tta': True}, {'eval_data': 'holdout', 'dtype': 'bfloat16'},
+          {'use_moving_averages': False, 'num_examples': 7})]
+  assert found == [[f'evaluation/{metric}_{name}' for metric in (
+      'precision', 'cross_entropy')] for name in (
+          'test', 'test_tta', 'holdout_bfloat16', 'test_raw_first_7')]
 
 
 def test_errors(copy_of_trained, data_dir, tmp_path):

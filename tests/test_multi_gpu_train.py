@@ -168,6 +168,11 @@ def test_towers_share_the_devices_there_are(monkeypatch, gpus, devices):
   monkeypatch.setattr(tf.config, 'list_physical_devices',
                       lambda kind: ['a GPU'] * gpus if kind == 'GPU' else [])
   assert multi_gpu_train.find_devices(3) == devices
+  # Of another host, whatever this one has.
+  host = '/job:worker/task:1'
+  monkeypatch.undo()
+  assert multi_gpu_train.find_devices(3, gpus, host) == [
+      f'{host}{device}' for device in devices]
 
 
 def test_program(run_program, data_dir, tmp_path):

@@ -46,7 +46,8 @@ def test_override_refuses(text, message):
 
 @pytest.mark.parametrize('recipe', [
     *(n.RECIPE for n in NETWORKS.values()),
-    dataclasses.replace(RECIPE, knots=((0, 1 / 3), (1e-7, 1234567.5)))])
+    dataclasses.replace(RECIPE, knots=((0, 1 / 3), (1e-7, 1234567.5))),
+    dataclasses.replace(RECIPE, decayed_variables='block1.0')])
 def test_a_recipe_survives_text_and_json(recipe):
   start = Recipe(epochs=1, batch_size=1, learning_rate=0)
   assert recipe_lib.override(start, recipe.changed()) == recipe

@@ -150,7 +150,10 @@ Ways out:
 
 def _is_of(url, archive):
   """Returns whether a URL names an archive, ignoring its parameters."""
-  return urllib.parse.urlsplit(url).path.endswith(archive.name)
+  try:
+    return urllib.parse.urlsplit(url).path.endswith(archive.name)
+  except ValueError:  # It is no URL.
+    return False
 
 
 def extract(directory, archive, source):

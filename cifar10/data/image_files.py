@@ -48,12 +48,12 @@ def is_named_image(path):
 def _find_in(place):
   if os.path.isdir(place):
     return list(filter(is_named_image, files_in(place)))
-  if not os.path.exists(place):
-    found = sorted(glob.glob(place, recursive=True))
-    # `**` also matches the folders of the files that it matches.
-    return [path for path in found if os.path.isfile(path)] or [
-        path for folder in found for path in _find_in(folder)]
-  return [place]
+  if os.path.lexists(place):  # A link to nowhere, too.
+    return [place]
+  found = sorted(glob.glob(place, recursive=True))
+  # `**` also matches the folders of the files that it matches.
+  return [path for path in found if not os.path.isdir(path)] or [
+      path for folder in found for path in _find_in(folder)]
 
 
 def files_in(folder):

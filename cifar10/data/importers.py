@@ -31,7 +31,7 @@ def import_csv(directory, path, size, test_fraction, strict=False):
     directory: pathlib.Path of the directory of record files to create.
     path: path of a CSV file with lines PATH,LABEL. Paths are relative to the
       file's directory; labels are numbers or names. The first line is a header
-      if its PATH neither exists nor has the extension of an image.
+      if its PATH is missing or a folder, and has no extension of an image.
     size: height and width of the records, in pixels.
     test_fraction: fraction of each class to use as test records.
     strict: whether to refuse pictures that are unreadable or have two labels,
@@ -45,19 +45,21 @@ def import_csv(directory, path, size, test_fraction, strict=False):
   if '\0' in text:
     raise UserError(f'{path}: is no list of PATH,LABEL: it has null bytes')
   try:
-    lines = list(csv.reader(io.StringIO(text, newline='')))
+    reader = csv.reader(io.StringIO(text, newline=''))
+    lines = [(reader.line_num, line) for line in reader if line]
   except csv.Error as e:
     raise UserError(f'{path}: is no list of PATH,LABEL: {e}') from e
-  for number, line in enumerate(lines, 1):
-    if line and (len(line) != 2 or not line[1].strip()):
+  for number, line in lines:
+    if len(line) != 2 or not line[1].strip():
       raise UserError(f'{path}: line {number}: {",".join(line)!r}, expected '
                       'PATH,LABEL')
   base = os.path.dirname(path)
   pictures = [(os.path.join(base, file), label.strip())
-              for file, label in filter(None, lines)]
-  if pictures and not os.path.exists(pictures[0][0]) and (
-      not image_files.is_named_image(pictures[0][0])):
-    print(f'{path}: header line: {",".join(lines[0])}', file=sys.stderr)
+              for _, (file, label) in lines]
+  first = pictures[0][0] if pictures else ''
+  if pictures and not image_files.is_named_image(first) and (
+      os.path.isdir(first) or not os.path.exists(first)):
+    print(f'{path}: header line: {",".join(lines[0][1])}', file=sys.stderr)
     del pictures[0]
   pictures, _ = repeats.leave_out(pictures, [], strict)
   _import_pictures(directory, path, _split(pictures, test_fraction), size,
@@ -184,7 +186,7 @@ def _import_pictures(directory, source, split, size, strict):
     if not part:
       raise UserError(f'{source}: has no pictures to {what} on')
   try:
-    names = sorted(found, key=int)
+    names = sorted(found, key=lambda name: (int(name), name))
   except ValueError:
     names = sorted(found)
   record_format = records.Format(

@@ -237,7 +237,7 @@ def random_affine(images, max_degrees, max_shift, max_zoom, seed):
   y0 = (1 - yy) * centre_y - yx * centre_x + max_shift * height * draws[4]
   zeros = tf.zeros_like(xx)
   return tf.raw_ops.ImageProjectiveTransformV3(
-      images=images, output_shape=tf.shape(images)[1:3], fill_value=0.0,
+      images=images, output_shape=[height, width], fill_value=0.0,
       transforms=tf.stack([xx, xy, x0, yx, yy, y0, zeros, zeros], 1),
       interpolation='BILINEAR', fill_mode='NEAREST')
 

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import sys
 
 import tensorflow.compat.v1 as tf
 
@@ -64,19 +65,21 @@ def keep(directory, checkpoint, run, precision):
     try:
       _copy(checkpoint, directory)
     except FileNotFoundError:
-      return  # The trainer has deleted it in favour of a newer one.
+      print(f'{checkpoint}: the best so far, but the trainer deleted it before '
+            'it was copied: a larger --keep_checkpoints of the training leaves '
+            'more time', file=sys.stderr, flush=True)
+      return
     description.save(run)
   print(f'The best so far: copied to {directory}', flush=True)
 
 
 def _copy(path, directory):
-  """Makes a checkpoint the only one of another directory. Others there are
-  deleted when the copy is complete and sound.
+  """Makes a checkpoint the only one of another directory. Others there, and
+  what is left of them, are deleted when the copy is complete and sound.
 
   Raises:
     FileNotFoundError: the checkpoint was deleted meanwhile.
   """
-  os.makedirs(directory, exist_ok=True)
   name = os.path.basename(path)
   target = os.path.join(directory, name)
   data = checkpoints.data_files(path)
@@ -89,7 +92,6 @@ def _copy(path, directory):
     os.replace(f'{copied}.part', copied)
   checkpoints.sound(target)
   tf.train.update_checkpoint_state(directory, name, [name])
-  for other in checkpoints.paths_in(directory):
-    if other != target:
-      for old in glob.glob(f'{glob.escape(other)}.*'):
-        os.remove(old)
+  for file in glob.glob('model.ckpt-*', root_dir=directory):
+    if not file.startswith(f'{name}.'):
+      os.remove(os.path.join(directory, file))

@@ -4,6 +4,7 @@
 that is damaged or missing, the others are found by the names of their files.
 """
 
+import contextlib
 import functools
 import glob
 import hashlib
@@ -55,6 +56,12 @@ def check_path(path):
   if re.search(r'[*?[\\]', os.fspath(path)):
     raise UserError(f'{path}: expected a path without *, ?, [ and \\, which '
                     'TensorFlow takes for patterns in names of checkpoints')
+
+
+def path_of(name):
+  """Returns the absolute path of a checkpoint, or of a directory of some. The
+  name can be that of one of its files, to which shells complete it."""
+  return os.path.abspath(re.sub(r'\.(index|data-\d{5}-of-\d{5})$', '', name))
 
 
 def sound(path):
@@ -131,10 +138,18 @@ def fingerprint(path):
 
 @functools.lru_cache(maxsize=16)
 def _problem(path, unused_identity):
-  """Returns what is wrong with a checkpoint, None if nothing is."""
+  """Returns what is wrong with a checkpoint, None if nothing is.
+
+  Raises:
+    UserError: it cannot be told, for example without the permission to read.
+  """
   index = _index(path)
   if not os.path.exists(index):
     return f'{index}: is missing'
+  for name in index, *data_files(path):
+    with filesystem.explained(name), contextlib.suppress(FileNotFoundError):
+      with open(name, 'rb') as file:
+        file.read(1)
   # The index and each tensor carry a checksum, which reading verifies.
   damaged = index
   try:
@@ -181,9 +196,10 @@ def adopt_newest(directory):
   check_variables(path, {v.op.name: v for v in tf.global_variables()})
   directory = os.path.abspath(directory)
   step, kept = step_of(path), paths_in(directory)
-  for name in glob.glob('model.ckpt-*.data-*', root_dir=directory):
+  for name in os.listdir(directory):
     checkpoint = os.path.join(directory, name.partition('.data-')[0])
-    if checkpoint not in kept and step_of(checkpoint) < step:
+    if re.fullmatch(r'model\.ckpt-\d+\.data-\d{5}-of-\d{5}', name) and (
+        checkpoint not in kept and step_of(checkpoint) < step):
       os.remove(os.path.join(directory, name))
   names = [os.path.basename(checkpoint) for checkpoint in sorted(
       kept, key=step_of) if step_of(checkpoint) < step]
@@ -194,7 +210,8 @@ def adopt_newest(directory):
 
 def remove_unfinished(directory):
   """Removes files that a killed process did not finish."""
-  for pattern in '*.tempstate*', 'checkpoint.tmp*':
+  for pattern in ('*.tempstate*', 'checkpoint.tmp*', '*.json.*.part',
+                  'graph.pbtxt.*.part'):
     for name in glob.glob(pattern, root_dir=directory):
       os.remove(os.path.join(directory, name))
 
@@ -222,6 +239,23 @@ def check_variables(path, variables):
                       f'{found.get(name, "is missing")}, expected {shape}')
 
 
+def find_source(run):
+  """Returns the path of the checkpoint that a run is to start from.
+
+  Raises:
+    UserError: there is none that is sound, or it is the run's own.
+  """
+  path = run.init_from
+  check_path(path)
+  if run.train_dir in (path, os.path.dirname(path)):
+    raise UserError(f'--init_from={path}: is in --train_dir, which is for the '
+                    'new run: expected another --train_dir')
+  checkpoint = newest(path) if os.path.isdir(path) else sound(path)
+  if checkpoint is None:
+    raise UserError(f'--init_from={path}: there is no checkpoint')
+  return checkpoint
+
+
 def init_from(run):
   """Makes the variables of a network start from those of run.init_from, unless
   the run has a checkpoint already.
@@ -234,15 +268,11 @@ def init_from(run):
     run: the `Run`. Its init_from is a checkpoint, or a directory with one.
 
   Raises:
-    UserError: there is no sound checkpoint, or it has none of the variables.
+    UserError: `find_source()` raises it, or none of the variables is there.
   """
-  path = run.init_from
-  if not path or paths_in(run.train_dir):
+  if not run.init_from or paths_in(run.train_dir):
     return
-  check_path(path)
-  checkpoint = newest(path) if os.path.isdir(path) else sound(path)
-  if checkpoint is None:
-    raise UserError(f'--init_from={path}: there is no checkpoint')
+  checkpoint = find_source(run)
   there = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
   matching, others = {}, []
   for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
@@ -254,7 +284,7 @@ def init_from(run):
     else:
       others.append(f'{name} {shape} (there: {there.get(name, "missing")})')
   if not matching:
-    raise UserError(f'--init_from={path}: has none of the variables: '
+    raise UserError(f'--init_from={run.init_from}: has none of the variables: '
                     + ', '.join(others))
   tf.train.init_from_checkpoint(checkpoint, matching)
   print(f'Starting from {len(matching)} variables of {checkpoint}'

@@ -58,8 +58,9 @@ class Options:
                        help='The network to train.')
   recipe: Optional[Recipe] = None
   init_from: Optional[str] = field(
-      None, help='Checkpoint, or train_dir of another run, whose variables of '
-      'the same names and shapes the run starts from.')
+      None, nonempty='a checkpoint', help='Checkpoint, or train_dir of '
+      'another run, whose variables of the same names and shapes the run '
+      'starts from.')
   dtype: str = field('float32', choices=DTYPES, help='Type that the network '
                      'computes in; variables are float32.')
   num_towers: int = field(1, minimum=1)

@@ -36,6 +36,8 @@ def open_train_dir(run, fresh=False):
   """
   with filesystem.explained(run.train_dir), filesystem.locked(run.train_dir):
     if fresh:
+      if run.init_from:
+        checkpoints.find_source(run)  # Before anything is moved.
       _move_aside(run.train_dir)
     _check_same_run(run)
     checkpoints.remove_unfinished(run.train_dir)
@@ -48,13 +50,14 @@ def open_train_dir(run, fresh=False):
 def _move_aside(train_dir):
   """Moves the files of a run, and nothing else, into a new directory inside
   train_dir (which can be a mount point, and those cannot be renamed)."""
-  if not os.path.exists(description.path(train_dir)) and (
-      not checkpoints.paths_in(train_dir)):
+  others = checkpoints.paths_in(train_dir)  # Whatever their names are.
+  if not os.path.exists(description.path(train_dir)) and not others:
     return
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S.%f')
   aside = os.path.join(train_dir, f'before-{now}')
   os.mkdir(aside)
-  for pattern in _FILES:
+  for pattern in (*(f'{glob.escape(os.path.basename(path))}.*'
+                    for path in others), *_FILES):
     for name in glob.glob(pattern, root_dir=train_dir):
       os.rename(os.path.join(train_dir, name), os.path.join(aside, name))
   print(f'Moved the run in {train_dir} to {aside}')
@@ -73,7 +76,7 @@ def _check_same_run(run):
   for name in 'checksum', 'record_format':
     if getattr(old, name) is None:  # Earlier versions did not note it.
       old = dataclasses.replace(old, **{name: getattr(run, name)})
-  was, wanted = old.identity(), run.identity()
+  was, wanted = ({**r.identity(), 'input': r.input} for r in (old, run))
   different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
                for name in {**was, **wanted}
                if was.get(name) != wanted.get(name)]

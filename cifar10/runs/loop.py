@@ -99,7 +99,8 @@ class Loop:
     run, watch = self._run, monitor.Monitor(self._run)
     number = saved = int(_without_hooks(session, tf.train.get_global_step()))
     writer.graph(self._step.train_op)
-    writer.start(number)
+    if number < run.max_steps:
+      writer.start(number)
     writer.text('run', f'```json\n{description.to_json(run)}\n```', number)
     writer.summary(hparams.start(run), number)
     if number >= run.max_steps:

@@ -52,7 +52,8 @@ def prepare(options, augment=None):
       'train_dir': os.path.abspath(options.train_dir),
       'data_dir': os.path.abspath(options.data_dir),
       'data_url': (),  # It can hold a signature, and the data is there now.
-      'init_from': options.init_from and os.path.abspath(options.init_from)})
+      'init_from': options.init_from and checkpoints.path_of(
+          options.init_from)})
   if run.global_batch > num_examples:
     raise UserError(
         f'--batch_size={recipe.batch_size}: a step of {run.num_towers} towers '

@@ -23,16 +23,16 @@ _CONFIG = '''embeddings {{
 '''
 
 
-def write(directory, features, images, labels, predicted, class_names, start):
+def write(directory, features, files, start, labels, predicted, class_names):
   """Writes embeddings, in place of earlier ones.
 
   Args:
     directory: directory of the event files.
     features: float [n, d] array.
-    images: uint8 [n, height, width, depth] array.
+    files: the `RecordFiles` of the images.
+    start: index of the first one's record.
     labels, predicted: int [n] arrays.
     class_names: by label.
-    start: index of the first one's record.
   """
   count = len(features)
   folder = os.path.join(directory, 'projector')
@@ -44,12 +44,14 @@ def write(directory, features, images, labels, predicted, class_names, start):
                  f'{start + i}\n')
 
   columns = math.ceil(math.sqrt(count))
-  side = min(max(images.shape[1:3]), 64, _LARGEST_SPRITE // columns)
+  side = min(max(files.format.height, files.format.width), 64,
+             _LARGEST_SPRITE // columns)
   sprite = Image.new('RGB', (columns * side, columns * side), 'white')
   progress = Progress(count, 'embeddings')
   with open(os.path.join(folder, 'features.tsv'), 'w') as file:
     for i in range(count):
-      sprite.paste(pictures.thumbnail(images[i], side),
+      image, = files.read([start + i])
+      sprite.paste(pictures.thumbnail(image, side),
                    (i % columns * side, i // columns * side))
       file.write('\t'.join(f'{value:.6g}' for value in features[i]) + '\n')
       progress.report(i + 1)

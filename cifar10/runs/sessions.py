@@ -18,15 +18,18 @@ def device(name):
   """Returns tf.device(name); for None, TensorFlow chooses devices.
 
   Raises:
-    UserError: the name is not that of a device.
+    UserError: the name is not that of a device, or of a GPU that is not there.
   """
   try:
-    kind = tf.DeviceSpec.from_string(name or '').device_type
+    wanted = tf.DeviceSpec.from_string(name or '')
   except ValueError:
-    kind = 'unknown'
-  if kind not in (None, 'CPU', 'GPU'):
+    wanted = tf.DeviceSpec(device_type='unknown')
+  if wanted.device_type not in (None, 'CPU', 'GPU'):
     raise UserError(f'--device={name}: expected a device such as /cpu:0 or '
                     '/gpu:1')
+  # Otherwise the CPU would compute what was built for a GPU.
+  if wanted.device_type == 'GPU' and gpus.count() <= (wanted.device_index or 0):
+    raise UserError(f'--device={name}: found {gpus.count()} GPUs')
   return tf.device(name)
 
 

@@ -38,7 +38,8 @@ def state(path):
   modification time.
   """
   status = os.stat(path)
-  if time.time() - status.st_mtime < 2:
+  # Files from a computer whose clock is fast can have a time in the future.
+  if abs(time.time() - status.st_mtime) < 2:
     return None
   return status.st_size, status.st_ino, status.st_mtime_ns
 
@@ -79,7 +80,7 @@ def read_text(path, limit=1 << 24):
 
 def write_text(path, text):
   """Writes or replaces a file atomically, even if others do it just then."""
-  part = f'{path}.{os.getpid()}.part'
+  part = f'{path}.{socket.gethostname()}-{os.getpid()}.part'
   with explained(path):
     with open(part, 'w', encoding='utf-8') as f:
       f.write(text + '\n')

@@ -132,6 +132,12 @@ def test_find(tmp_path, monkeypatch):
   assert image_files.expand(['?', 'b*']) == ['b/2.PNG', 'b/c/1.jpeg'] * 2
   assert image_files.expand(['**/*.jpeg', '*.gif', 'none/*.png', 'gone']) == [
       'b/c/1.jpeg', 'x.gif', 'none/*.png', 'gone']
+  # Links to nowhere are told of as what they are.
+  (tmp_path / 'link.png').symlink_to('gone.png')
+  (tmp_path / 'loop.png').symlink_to('loop.png')
+  assert image_files.expand(['link.png', 'l*.png']) == [
+      'link.png', 'link.png', 'loop.png']
+  assert image_files.refusal('link.png') == 'there is no such file'
 
 
 def test_reading_is_no_matter_of_the_graph_around_it(tmp_path):

@@ -104,6 +104,7 @@ def test_csv(tmp_path, headline, labels, names):
 @pytest.mark.parametrize('text, message', [
     ('a.png\n', "list.csv: line 1: 'a.png', expected PATH,LABEL"),
     ('a.png,1\n\nb.png,2,3', "list.csv: line 3: 'b.png,2,3', expected"),
+    ('"a\n",1\nb', "list.csv: line 3: 'b', expected"),
     ('a.png,', "line 1: 'a.png,', expected"),
     ('', 'list.csv: has no pictures to train on'),
     ('a,1\n' * 3 + '"' + 'x' * 200000, 'is no list of PATH,LABEL: field lar'),
@@ -113,6 +114,20 @@ def test_lists_that_are_none(tmp_path, text, message):
   with pytest.raises(UserError, match=message):
     importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 4, 0.5)
   assert not [name for name in os.listdir(tmp_path) if 'own' in name]
+
+
+def test_a_header_that_is_a_folder_and_numbers_that_are_equal(tmp_path, capsys):
+  """The order of classes is that of the numbers, then that of the texts."""
+  labels = ['10', '2', '02', '1_0'] * 2
+  for i in range(8):
+    save(tmp_path / 'image' / f'{i}.png', i, 0, 0)
+  (tmp_path / 'list.csv').write_text('\nimage,label\n' + ''.join(
+      f'image/{i}.png,{label}\n' for i, label in enumerate(labels)))
+  importers.import_csv(tmp_path / 'own', tmp_path / 'list.csv', 4, 0.5)
+  record_format, train_records, test_records = contents(tmp_path / 'own')
+  assert record_format.class_names == ('02', '2', '10', '1_0')
+  assert len(train_records + test_records) == 8
+  assert 'list.csv: header line: image,label\n' in capsys.readouterr().err
 
 
 def test_csv_as_spreadsheets_write_it(tmp_path):

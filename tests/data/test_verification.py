@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import zlib
 
 import pytest
@@ -92,7 +93,8 @@ def test_damaged_notes_are_no_notes(paths, verify, notes):
 
 def test_a_directory_that_cannot_be_written_to(paths, verify, capsys):
   # Root can write to any directory, but not to one as if it were a file.
-  part = paths[0].parent / f'{verification.NOTES}.{os.getpid()}.part'
+  part = paths[0].parent / (f'{verification.NOTES}.{socket.gethostname()}-'
+                            f'{os.getpid()}.part')
   part.mkdir()
   assert verify() == ['a.bin', 'b.bin']
   assert capsys.readouterr().err == (

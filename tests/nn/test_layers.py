@@ -114,16 +114,23 @@ def test_local_response_normalization_of_16_bits_rounds_once(dtype, rounding):
 
 
 def test_histograms_of_many_values_are_thinned_out_evenly():
+  """Of a kernel, each row and each channel counts as often as any other."""
+  shape = 3, 3, 256, 256
+  places = np.indices(shape).reshape(4, -1)
   with tf.Graph().as_default(), tf.Session() as session:
-    # 2**17 values are 1,024 rows: every second of 1,500, third of 2,100.
-    for rows in 1000, 1500, 2100:
-      values = tf.range(float(rows))[:, tf.newaxis] * tf.ones([1, 128])
-      summaries.histogram(f'h{rows}', values)
+    for axis, size in enumerate(shape):
+      for i in range(0, size, size // 3):
+        summaries.histogram(f'{axis} {i}', tf.constant(
+            (places[axis] == i).reshape(shape), tf.float32))
+    summaries.histogram('all', tf.ones([2**18 - 1, 1]))
     summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
-  for value, (rows, left) in zip(summary.value, ((1000, 1000), (1500, 750),
-                                                 (2100, 700))):
-    assert value.histo.num == left * 128
-    assert value.histo.max == rows - rows // left
+  *parts, whole = summary.value
+  assert whole.histo.num == whole.histo.sum == 2**18 - 1
+  for value in parts:
+    size = shape[int(value.tag[0])]
+    assert value.histo.num == -(-3 * 3 * 256 * 256 // 5)
+    # As evenly as places that are a multiple of 5 apart can be.
+    assert abs(value.histo.sum / value.histo.num - 1 / size) < 0.01 / size
 
 
 @pytest.mark.parametrize('shape', [(6, 3, 2, 4), (8, 4)])

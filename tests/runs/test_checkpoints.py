@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, gone, or not what they should be."""
 
+import errno
 import glob
 import os
 import random
@@ -118,7 +119,10 @@ def test_a_checkpoint_in_shards_is_as_good_as_any(whole, stopped, make_run,
   found, expected = re.findall('precision.*', capsys.readouterr().out)
   assert 'step 4, ' in found and found == expected
 
+  (tmp_path / 'copy').mkdir()
   best._copy(f'{stopped}/model.ckpt-4', tmp_path / 'copy')
+  # An index goes first when a trainer deletes a checkpoint.
+  os.remove(tmp_path / 'copy' / 'model.ckpt-4.index')
   best._copy(f'{stopped}/model.ckpt-2', tmp_path / 'copy')
   assert sorted(os.listdir(tmp_path / 'copy')) == [
       'checkpoint', *(f'model.ckpt-2{shard(i, 3)}' for i in range(3)),
@@ -317,12 +321,30 @@ def test_another_networks_checkpoint(stopped, make_run, data_dir, tmp_path):
 
 def test_what_a_killed_process_left_half_written_is_removed(stopped, make_run):
   for name in ('model.ckpt-5.data-00000-of-00001.tempstate123',
-               'checkpoint.tmp0123'):
+               'checkpoint.tmp0123', 'run.json.host-7.part',
+               'graph.pbtxt.host-7.part'):
     (stopped / name).write_bytes(b'half')
+  # What the user keeps is no part of any.
+  for name in 'model.ckpt-best.data-00000-of-00001', 'model.ckpt-2.bak.data-0':
+    (stopped / name).write_bytes(b'kept')
   before = set(os.listdir(stopped))
   train.train(make_run(train_dir=str(stopped), max_steps=4, **STEPS))
-  assert {name for name in before if 'tmp' in name or 'temp' in name} == (
+  assert {name for name in before if re.search('tmp|temp|part', name)} == (
       before - set(os.listdir(stopped)))
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
+    stopped, monkeypatch):
+  """Nor is it damaged: the next resumed training would write another."""
+  def refuse(path, *arguments):
+    raise PermissionError(errno.EACCES, 'Permission denied', path)
+
+  monkeypatch.setattr(checkpoints, 'open', refuse, raising=False)
+  for _ in range(2):
+    with pytest.raises(UserError, match=r'4\.index: Permission denied$'):
+      checkpoints.newest(str(stopped))
+  monkeypatch.undo()
+  assert checkpoints.newest(str(stopped)) == f'{stopped}/model.ckpt-4'
 
 
 def test_any_damage_is_noticed_or_does_no_harm(tmp_path, capsys):
@@ -363,6 +385,7 @@ def test_any_damage_is_noticed_or_does_no_harm(tmp_path, capsys):
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_another(stopped,
                                                                 tmp_path):
+  (tmp_path / 'best').mkdir()
   best._copy(f'{stopped}/model.ckpt-2', tmp_path / 'best')
   data = stopped / 'model.ckpt-4.data-00000-of-00001'
   content = bytearray(data.read_bytes())

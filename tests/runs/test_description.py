@@ -78,3 +78,9 @@ def test_towers_and_length_do_not_make_another_run(tmp_path):
     assert run.digest() != make_run(tmp_path, **change).digest()
   recipe = dataclasses.replace(run.recipe, learning_rate=0.2)
   assert run.identity() != dataclasses.replace(run, recipe=recipe).identity()
+  # The steps of a cosine, and of lookahead, depend on how many there are.
+  for change in {'schedule': 'cosine'}, {'lookahead_steps': 5}:
+    recipe = dataclasses.replace(run.recipe, **change)
+    long = dataclasses.replace(recipe, epochs=99)
+    assert dataclasses.replace(run, recipe=recipe).identity() != (
+        dataclasses.replace(run, recipe=long).identity())

@@ -1,6 +1,7 @@
 """Starting from another run's variables."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -67,8 +68,10 @@ def test_a_run_that_goes_on_starts_from_itself(make_run, tmp_path, capsys):
   first = train.train(make_run(train_dir=str(tmp_path / 'first'), max_steps=2,
                                network='softmax'))
   run = make_run(max_steps=2, network='softmax',
-                 init_from=f'{first.train_dir}/model.ckpt-2')
+                 init_from=f'{first.train_dir}/model.ckpt-2.index')
   train.train(run)
+  assert (f'variables of {first.train_dir}/model.ckpt-2\n'
+          in capsys.readouterr().out)
   (tmp_path / 'first').rename(tmp_path / 'gone')
   capsys.readouterr()
   train.train(make_run(max_steps=4, network='softmax',
@@ -106,3 +109,16 @@ def test_what_is_no_checkpoint(make_run, tmp_path, what, message):
   with pytest.raises(UserError, match=message):
     train.train(make_run(init_from=str(tmp_path / (what or 'empty'))))
   assert tf.train.latest_checkpoint(make_run().train_dir) is None
+
+
+@pytest.mark.parametrize('source, message', [
+    ('', 'is in --train_dir'), ('/model.ckpt-1', 'is in --train_dir'),
+    ('/../other', 'other.index: is missing')])
+def test_fresh_does_not_move_away_what_it_starts_from(make_run, source,
+                                                      message):
+  run = train.train(make_run(max_steps=1, network='softmax'))
+  before = sorted(os.listdir(run.train_dir))
+  with pytest.raises(UserError, match=message):
+    train.train(make_run(max_steps=1, network='softmax',
+                         init_from=run.train_dir + source), fresh=True)
+  assert sorted(os.listdir(run.train_dir)) == before

@@ -314,6 +314,8 @@ def test_keep_best(trained, make_small_run, tmp_path, monkeypatch, capsys):
                eval_data='holdout', run_once=True,
                keep_best=str(best_dir))
     assert checkpoints.newest(best_dir) == f'{best_dir}/model.ckpt-4'
+    assert ('model.ckpt-6: the best so far, but the trainer deleted it' in
+            capsys.readouterr().err) == (happens == delete_and_copy)
   monkeypatch.undo()
 
   other = train.train(make_small_run(train_dir=str(tmp_path / 'other'), seed=2,

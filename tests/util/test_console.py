@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -97,6 +98,37 @@ def test_signals_are_received_and_end_the_program_afterwards(number):
       assert signals == [number]
   assert error.value.code == 128 + number
   assert signal.getsignal(number) == before
+
+
+def test_the_second_ctrl_c_ends_what_does_not_end():
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  with pytest.raises(KeyboardInterrupt):
+    with console.received_signals() as signals:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert signals == [signal.SIGINT]
+      os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_progress(monkeypatch, capsys):
+  """Of 200 images, 20 of which were done before; then of bytes."""
+  now = [100.0]
+  monkeypatch.setattr(console, 'time', types.SimpleNamespace(
+      monotonic=lambda: now[0]))
+  progress = console.Progress(200, 'images', 20)
+  for now[0], position in (105, 30), (110, 40), (115, 50), (140, 180), (
+      141, 200):
+    progress.report(position)
+  assert capsys.readouterr().err == (
+      '   20.0%  2 images/s  1m 20s left   \n'
+      '   90.0%  4 images/s  5s left   \n'
+      '  100.0%  4 images/s  0s left   \n')
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+  progress = console.Progress(10_000_000, 'MB')
+  for now[0], position in (141.2, 100), (142, 5_000_000), (143, 10_000_000):
+    progress.report(position)
+  assert capsys.readouterr().err == (
+      '   50.0%  5.00 MB/s  1s left   \r'
+      '  100.0%  5.00 MB/s  0s left   \n')
 
 
 def test_ignored_signals_stay_ignored():
