@@ -7,7 +7,6 @@ import http.server
 import multiprocessing
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from cifar10.data import records
 from cifar10.data import synthetic
 from cifar10.runs import description
 from cifar10.util import gpus
+from tests import forked
 
 
 # Programs start without the signals that this one, in the background or under
@@ -51,7 +51,7 @@ def _first_gpu():
 
 # The GPU of the tests marked `gpu`; '' if there is none. All other tests are of
 # the CPU: a GPU rounds in other ways, and a plain tf.Session() takes all of its
-# memory. Children, and this module when it is imported again, find this done.
+# memory. Children find this done.
 if 'TEST_GPU' not in os.environ:
   os.environ['TEST_GPU'] = _first_gpu()
   os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -168,20 +168,6 @@ def spawn():
       process.communicate()
 
 
-def run_main(name, arguments, environment, out, err):
-  """Does what `python -m cifar10.NAME ARGUMENTS... >OUT 2>ERR` does, or of what
-  is no name, `python -c`."""
-  os.environ.update(environment)
-  for path, stream in (out, sys.stdout), (err, sys.stderr):
-    os.dup2(os.open(path, os.O_WRONLY), stream.fileno())
-  sys.argv = [name, *arguments]
-  sys.orig_argv = [sys.executable, '-u', '-m', f'cifar10.{name}', *arguments]
-  if name.isidentifier():
-    runpy.run_module(f'cifar10.{name}', run_name='__main__', alter_sys=True)
-  else:
-    exec(name, {'__name__': '__main__'})
-
-
 class Program:
   """A program, in a process forked from one that has imported TensorFlow: that
   takes longer than most tests."""
@@ -191,7 +177,7 @@ class Program:
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['tensorflow.compat.v1'])
     self._out, self._err = (tempfile.NamedTemporaryFile('r') for _ in range(2))
-    self._process = context.Process(target=run_main, args=(
+    self._process = context.Process(target=forked.run_main, args=(
         name, arguments, environment, self._out.name, self._err.name))
     self._process.start()
     self.pid = self._process.pid

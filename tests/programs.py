@@ -1,7 +1,4 @@
-"""The programs as functions, for tests.
-
-Not in conftest.py, which processes of programs import before they start.
-"""
+"""The programs as functions, for tests."""
 
 from cifar10 import eval as eval_lib
 from cifar10 import export

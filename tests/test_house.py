@@ -2,8 +2,6 @@
 
 import ast
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -85,16 +83,16 @@ def test_the_reading_path_is_as_long_as_the_tutorial():
   assert sum(lines.values()) <= 1350, lines
 
 
-def test_prediction_loads_no_more_than_it_needs():
+def test_prediction_loads_no_more_than_it_needs(run_program):
   script = '''
 import sys
 import cifar10.export
 import cifar10.predict
 print(*sys.modules)
 '''
-  loaded = subprocess.run(
-      [sys.executable, '-c', script], capture_output=True, check=True,
-      text=True, cwd=PACKAGE.parent, timeout=120).stdout.split()
+  code, out, err = run_program(script)
+  assert code == 0, err
+  loaded = out.split()
   assert 'cifar10.runs.trained' in loaded
   for name in ('cluster.processes', 'cluster.tf_config', 'data.download',
                'data.importers', 'runs.loop', 'multi_gpu_train'):

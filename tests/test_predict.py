@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 from ai_edge_litert.interpreter import Interpreter
 import numpy as np
@@ -303,14 +301,14 @@ print(peak() - before)
 """
 
 
-def test_large_pictures_do_not_take_a_server_down(exported, pictures, tmp_path):
+def test_large_pictures_do_not_take_a_server_down(exported, pictures, tmp_path,
+                                                  run_program):
   """Ten at a time, each of which would take 1.2 GB."""
   Image.new('1', (20000, 20000)).save(tmp_path / 'large.png')
-  reason, memory = subprocess.run(
-      [sys.executable, '-c', SERVE, exported, pictures[0],
-       str(tmp_path / 'large.png')],
-      check=True, stdout=subprocess.PIPE, text=True,
-      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}).stdout.splitlines()
+  code, out, err = run_program(SERVE, exported, pictures[0],
+                               str(tmp_path / 'large.png'))
+  assert code == 0, err
+  reason, memory = out.splitlines()
   assert reason == ('assertion failed: [is] [20000] [x] [20000] [pixels, '
                     'expected 1 to 100,000,000 in all]')
   assert int(memory) < 150

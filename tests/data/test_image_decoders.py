@@ -3,10 +3,7 @@ orientation, transparency, palettes; and what is refused."""
 
 import io
 import itertools
-import os
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
@@ -440,7 +437,7 @@ print(peak() - before, *reasons, sep='\\n')
 """
 
 
-def test_memory_of_large_pictures(tmp_path):
+def test_memory_of_large_pictures(run_program, tmp_path):
   """They would take 0.4 to 1.2 GB each."""
   sizes = {'bit.png': 'is 20000 x 20000', 'frames.gif': 'None',
            'screen.gif': 'is 20000 x 20000'}
@@ -451,11 +448,10 @@ def test_memory_of_large_pictures(tmp_path):
   (tmp_path / 'screen.gif').write_bytes(gif(size=(20000, 20000)))
   Image.new('1', (20000, 20000)).save(tmp_path / 'bit.png')
   small = save(tmp_path / 'small.png', noise(6, 8))
-  found = subprocess.run(
-      [sys.executable, '-c', MEASURE, small,
-       *(str(tmp_path / name) for name in sizes)],
-      check=True, stdout=subprocess.PIPE, text=True,
-      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}).stdout.splitlines()
+  code, out, err = run_program(
+      MEASURE, small, *(str(tmp_path / name) for name in sizes))
+  assert code == 0, err
+  found = out.splitlines()
   for reason, expected in zip(found[1:], sizes.values(), strict=True):
     assert expected in reason
   assert int(found[0]) < 150
