@@ -182,8 +182,8 @@ def table(result):
 
 
 def main():
-  trace = os.path.abspath(FLAGS.trace or '')
-  if not os.path.isdir(os.path.dirname(trace)):
+  if FLAGS.trace and not os.path.isdir(
+      os.path.dirname(os.path.abspath(FLAGS.trace))):
     raise UserError(f'--trace={FLAGS.trace}: there is no such directory')
   ignored = [f'--{flag.name}'
              for flag in FLAGS.get_key_flags_for_module(sys.argv[0])
@@ -191,8 +191,8 @@ def main():
              and flag.value != flag.default]
   if FLAGS.all and ignored:
     raise UserError(f'--all: expected no {" and no ".join(ignored)}')
-  options, devices = cli.options_from_flags(), multi_gpu_train.find_devices(
-      FLAGS.num_gpus)
+  options = cli.options_from_flags()
+  devices = multi_gpu_train.find_devices(FLAGS.num_gpus)
   with tempfile.TemporaryDirectory() as directory:
     options = dataclasses.replace(
         options, train_dir=os.path.join(directory, 'train'))

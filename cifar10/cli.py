@@ -50,7 +50,7 @@ def run(main, with_arguments=False):
         raise UserError(f'unexpected argument {argv[1]!r}: flags are written '
                         '--name=value')
       with filesystem.explained('input or output'):
-        main(*[argv[1:]] * with_arguments)
+        main(argv[1:]) if with_arguments else main()
     except UserError as e:
       _fail(e)
     except KeyboardInterrupt:
@@ -165,9 +165,8 @@ def options_from_flags():
     raise UserError('--tta: is for the evaluation at the end: add '
                     '--eval_at_end')
   published = networks.find(FLAGS.network).RECIPE
-  changed, batch_size = recipe.override(published, FLAGS.recipe), (
-      FLAGS.batch_size)
-  if batch_size:
+  changed = recipe.override(published, FLAGS.recipe)
+  if batch_size := FLAGS.batch_size:
     if changed.batch_size not in (batch_size, published.batch_size):
       raise UserError(f'--batch_size={batch_size}: the recipe says '
                       f'batch_size={changed.batch_size}. Give one of them')

@@ -63,9 +63,8 @@ def _import(data_dir, importer, *arguments):
 
 
 def main():
-  name = FLAGS.dataset
   chosen = [flag for flag in _IMPORTERS if FLAGS[flag].value is not None]
-  if len(chosen) > 1 or chosen and name not in (None, 'own'):
+  if len(chosen) > 1 or chosen and FLAGS.dataset not in (None, 'own'):
     raise UserError(f'--{chosen[0]}: imports to --dataset=own, and goes with '
                     'no other import')
   for flag in 'test_fraction', 'strict':
@@ -76,11 +75,12 @@ def main():
     # All other commands would use pictures in the default --data_dir.
     raise UserError(f'--{chosen[0]}: expected --data_dir=DIRECTORY, to import '
                     'to')
-  for flag in chosen:
-    name = 'own'
+  if chosen:
+    flag, = chosen
     _import(FLAGS.data_dir, _IMPORTERS[flag], FLAGS[flag].value,
             FLAGS.image_size, FLAGS.test_fraction, FLAGS.strict)
-  data = datasets.ensure(name, FLAGS.data_dir, FLAGS.data_url)
+  data = datasets.ensure('own' if chosen else FLAGS.dataset, FLAGS.data_dir,
+                         FLAGS.data_url)
   for files in data.train, data.test:
     for path, count in zip(files.paths, files.counts):
       print(f'{path}: {count:,} records')

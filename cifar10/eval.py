@@ -139,10 +139,10 @@ def evaluate(options) -> None:
         except trained.CheckpointGone:
           next_time = 0  # Try the newer one at once.
           continue
-        description = report.publish(result, run, options, writer)
+        content = report.publish(result, run, options, writer)
         print_result(result, run, options)
         if options.report:
-          print(report.table(description), flush=True)
+          print(report.table(content), flush=True)
         if options.keep_best:
           best.keep(options.keep_best, checkpoint, run,
                     result.metrics['Precision @ 1'])

@@ -60,13 +60,10 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
   n, seed, num_examples = run.global_batch, run.seed, run.num_examples
   part = range(n) if part is None else part
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    files = files or data.train
-    contents, read = files.reader()
-
-    def batch(step, contents):
+    def batch(step, read):
       positions = step * n + tf.range(part.start, part.stop, dtype=tf.int64)
       chosen = record_at(positions, num_examples, seed)
-      images, labels = read(chosen, contents)
+      images, labels = read(chosen)
       if run.recipe.alternating_flip:
         # Another permutation selects the half that is mirrored in even epochs;
         # the other half is mirrored in odd ones.
@@ -77,9 +74,8 @@ def distorted_inputs(run, data, augment=None, files=None, part=None):
           tf.stack([tf.constant(seed, tf.int64), step]), part.start, n))
       return images, labels
 
-    images, labels = _next_batch(
-        batch, contents, first_step, tf.int64.max, 1,
-        files.records_at_a_time() // len(part))
+    images, labels = _next_batch(files or data.train, batch, first_step,
+                                 tf.int64.max, 1, len(part))
   if part.start == 0:
     summaries.image('images', images)
   return images, labels
@@ -99,15 +95,13 @@ def inputs(files, preprocess, start, end, batch_size):
     labels: int32 [n].
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
-    contents, read = files.reader()
-
-    def batch(first, contents):
+    def batch(first, read):
       last = tf.minimum(first + batch_size, end)
-      images, labels = read(tf.range(first, last), contents)
+      images, labels = read(tf.range(first, last))
       return preprocess(images), labels
 
-    images, labels = _next_batch(batch, contents, start, end, batch_size,
-                                 files.records_at_a_time() // batch_size)
+    images, labels = _next_batch(files, batch, start, end, batch_size,
+                                 batch_size)
   summaries.image('images', images)
   return images, labels
 
@@ -131,19 +125,16 @@ def distortion(recipe, record_format, dtype, augment=None, examples=None):
     UserError: the recipe names an augmentation or normalization that does not
       exist, or is impossible with these images.
   """
-  if augment is None and not recipe.augmentation.startswith(CUSTOM):
+  if augment is None:
+    if recipe.augmentation.startswith(CUSTOM):
+      raise UserError(f'recipe: augmentation={recipe.augmentation}: is a '
+                      'function that was passed from Python, by augment=')
     augment = look_up(recipe.augmentation, augmentation.AUGMENTATIONS,
                       'augmentation')
   size = recipe.crop(record_format)
   normalize = _normalization(recipe, record_format, examples)
-
-  def distort(images, seed):
-    if augment is None:
-      raise UserError(f'recipe: augmentation={recipe.augmentation}: is a '
-                      'function that was passed from Python, by augment=')
-    return tf.cast(normalize(augment(images, size, seed)), dtype)
-
-  return distort
+  return lambda images, seed: tf.cast(
+      normalize(augment(images, size, seed)), dtype)
 
 
 def preprocessing(recipe, record_format, dtype):
@@ -202,24 +193,27 @@ def _queue_inputs(run, data, distort):
   return images, labels
 
 
-def _next_batch(batch, contents, start, end, stride, count):
+def _next_batch(files, batch, start, end, stride, size):
   """Returns the next batch.
 
   Args:
-    batch: function of a step or first record, and of the contents of the files,
-      that returns images and labels.
-    contents: function that returns the contents.
+    files: the `RecordFiles`.
+    batch: function of a step or first record, and of a function of the indices
+      of records that reads them, that returns images and labels.
     start, end, stride: the steps or first records, as in range().
-    count: number of batches before the files are mapped anew.
+    size: number of images in a batch.
   """
-  count = stride * max(count, 1)
+  contents, read = files.reader()
+  # After so many batches, the files are mapped anew.
+  count = stride * max(files.records_at_a_time() // size, 1)
 
   def batches(first):
     mapped = contents()
     numbers = tf.data.Dataset.range(
         first, first + tf.minimum(end - first, count), stride)
-    return numbers.map(_plain(lambda number: batch(number, mapped)),
-                       _PARALLEL_BATCHES)
+    return numbers.map(
+        _plain(lambda number: batch(
+            number, lambda indices: read(indices, mapped))), _PARALLEL_BATCHES)
 
   dataset = tf.data.Dataset.range(start, end, count).flat_map(_plain(batches))
   # The autotuning thread sleeps up to a minute, and closing the session waits

@@ -133,7 +133,7 @@ CASES = [
         '--run_once': {'evaluated at': [0], 'options.run_once': True},
         '--use_moving_averages=false': {'options.use_moving_averages': False},
         # Three times: at 0, 300 and 400.
-        '--report': {'table.description': 'published', 'options.report': True,
+        '--report': {'table.content': 'published', 'options.report': True,
                      'out': 'a table a table a table'},
         '--tta': {'options.tta': True},
         '--embeddings=9': {'options.embeddings': 9},

@@ -127,8 +127,8 @@ def prepare(directory, source, urls=()):
     if not any(_is_of(url, archive) for archive in source.archives):
       raise UserError(f'--data_url={url}: expected a URL that ends in {names}')
   for archive in source.archives:
-    places = [u for u in urls if _is_of(u, archive)] or (
-        () if urls else archive.urls)
+    places = ([url for url in urls if _is_of(url, archive)] if urls
+              else archive.urls)
     path = data_dir / (archive.name + '.part')
     failed = download.fetch(places, str(path), archive.size, archive.md5)
     if len(failed) < len(places):

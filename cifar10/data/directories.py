@@ -100,10 +100,10 @@ def load(name, directory):
            if re.fullmatch(r'data_batch_\d+\.bin', p.name)]
   train.sort(key=lambda path: int(path.stem.rpartition('_')[2]))
   test = [directory / TEST]
-  for path in train or [directory / training_file(1)], test:
-    if not path[0].exists():
-      raise UserError(f'{path[0]}: is missing. Put it there, or move '
-                      f'{directory} away to have it created again')
+  for path in train[0] if train else directory / training_file(1), test[0]:
+    if not path.exists():
+      raise UserError(f'{path}: is missing. Put it there, or move {directory} '
+                      'away to have it created again')
   expected = _expected_checksums(directory, train + test)
   record_format = _read_format(directory)
   checksums = verification.checksums(train + test, record_format)

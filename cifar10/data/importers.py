@@ -193,25 +193,26 @@ def _import_pictures(directory, source, split, size, strict):
       size, size, label_bytes=1 if len(names) <= 256 else 2,
       class_names=tuple(names))
   labels = {name: label for label, name in enumerate(names)}
-  progress = Progress(sum(map(len, split)), 'images')
-  left_out, written = [], [collections.Counter(), collections.Counter()]
+  count = sum(map(len, split))
+  progress = Progress(count, 'images')
+  written = [collections.Counter(), collections.Counter()]  # Images by label.
 
-  def read(pictures, done, written):
-    """Yields images and labels in chunks, and counts the images per label."""
+  def read(part):
+    """Yields the images and labels of a part of the split, in chunks."""
+    done = part * len(split[0])
     # Shuffled, because --holdout holds out the last training records.
-    pictures = [pictures[i] for i in
-                np.random.default_rng(2).permutation(len(pictures))]
+    pictures = [split[part][i] for i in
+                np.random.default_rng(2).permutation(len(split[part]))]
     chunk = []
     for index, image, reason in image_files.decode_files(
         [path for path, _ in pictures], record_format):
       path, label = pictures[index]
       if image is not None:
         chunk.append((image, labels[label]))
-        written[label] += 1
+        written[part][label] += 1
       elif strict:
         raise UserError(f'{console.one_line(path)}: {reason}')
       else:
-        left_out.append(path)
         print(f'left out: {console.one_line(path)}: {reason}', file=sys.stderr,
               flush=True)
       progress.report(done + index + 1)
@@ -220,12 +221,10 @@ def _import_pictures(directory, source, split, size, strict):
         yield tuple(map(np.array, zip(*chunk)))
         chunk = []
 
-  train, test = split
-  _write(directory, record_format, read(train, 0, written[0]),
-         read(test, len(train), written[1]))
-  if left_out:
-    print(f'{len(left_out):,} of {sum(map(len, split)):,} pictures were left '
-          'out', file=sys.stderr, flush=True)
+  _write(directory, record_format, read(0), read(1))
+  if left_out := count - sum(counts.total() for counts in written):
+    print(f'{left_out:,} of {count:,} pictures were left out', file=sys.stderr,
+          flush=True)
   for counts, what in zip(written, ('train', 'test')):
     if missing := [name for name in names if not counts[name]]:
       print(f'no picture to {what} on: {", ".join(missing)}', file=sys.stderr,
@@ -239,11 +238,10 @@ def _chunk(record_format):
 
 def _write(directory, record_format, train, test):
   """Creates the directory from iterables of (images, labels) chunks."""
-  number = 0
+  number, path = 0, None
   with directories.create(directory) as part:
     for images, labels in train:
-      path = part / directories.training_file(max(number, 1))
-      if not number or path.stat().st_size >= _FILE_BYTES:
+      if path is None or path.stat().st_size >= _FILE_BYTES:
         number += 1
         path = part / directories.training_file(number)
       with path.open('ab') as file:

@@ -12,7 +12,7 @@ from cifar10.util import console
 from cifar10.util.errors import UserError
 
 
-def leave_out(train, test, strict=False):
+def leave_out(train, test, strict):
   """Removes duplicates: the same file by another path, or the same bytes.
 
   A picture in both lists stays in `test`. Duplicates with different labels
@@ -29,29 +29,22 @@ def leave_out(train, test, strict=False):
     UserError: there is a contradiction, and `strict` is true.
   """
   pictures = test + train
-  contents = _contents([path for path, _ in pictures])
   same = collections.defaultdict(list)
-  for content, picture in zip(contents, pictures):
-    same[content].append(picture)
-  contradicts = {content: len({label for _, label in found}) > 1
-                 for content, found in same.items()}
-  for content, found in same.items():
-    if contradicts[content]:
+  for i, content in enumerate(_contents([path for path, _ in pictures])):
+    same[content].append(i)
+  kept, repeats = ([], []), [0, 0]
+  for first, *others in same.values():
+    found = [pictures[i] for i in (first, *others)]
+    if len({label for _, label in found}) > 1:
       message = 'the same picture with different labels: ' + ', '.join(
           f'{console.one_line(path)} ({label})' for path, label in found)
       if strict:
         raise UserError(message)
       print(f'left out: {message}', file=sys.stderr)
-
-  kept, part_of, repeats = ([], []), {}, [0, 0]
-  for i, (content, picture) in enumerate(zip(contents, pictures)):
-    part = int(i >= len(test))
-    if not contradicts[content]:
-      if content not in part_of:
-        part_of[content] = part
-        kept[part].append(picture)
-      else:
-        repeats[part != part_of[content]] += 1
+    else:
+      kept[first >= len(test)].append(pictures[first])
+      for i in others:
+        repeats[first < len(test) <= i] += 1
   for count, what in zip(repeats, ('that repeat others',
                                    'to train on that are to test on too')):
     if count:

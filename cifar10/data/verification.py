@@ -86,7 +86,7 @@ def _write(directory, notes):
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _end(unused_number):
+def _report_bus_error(unused_number):
   paths = [str(path) for path, size in _sizes.items()
            if path.exists() and path.stat().st_size < size]
   os.write(2, f'error: {", ".join(paths) or "a file"}: has become shorter '
@@ -97,4 +97,4 @@ def _end(unused_number):
 def explain_bus_errors():
   """Makes this program end with a message if a file becomes shorter just while
   its records are read: the operating system would kill it without a word."""
-  ctypes.CDLL(None).signal(signal.SIGBUS, _end)
+  ctypes.CDLL(None).signal(signal.SIGBUS, _report_bus_error)

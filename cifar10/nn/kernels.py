@@ -75,7 +75,7 @@ def _separate(images, count):
                     [n * count, height, width // count, channels])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _onednn_computes(dtype):
   """Returns whether oneDNN computes convolutions of a type on this processor.
 
@@ -130,7 +130,7 @@ def local_response_normalization(inputs, radius, bias, alpha):
     return tf.identity_n([outputs, inputs])[0]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _lrn_gradient(radius, bias, alpha):
   """Registers the gradient for tf.identity_n([outputs, inputs]), and returns
   its name for tf.Graph.gradient_override_map().

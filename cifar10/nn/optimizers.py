@@ -71,8 +71,7 @@ def _exponential(recipe, epochs):
 def _piecewise(recipe, epochs):
   factor = tf.ones_like(epochs)
   for start, value in recipe.knots:
-    factor = tf.where(epochs >= start, tf.fill([], tf.cast(value, tf.float64)),
-                      factor)
+    factor = tf.where(epochs >= start, tf.constant(value, tf.float64), factor)
   return factor
 
 

@@ -22,7 +22,7 @@ def histogram(tag, values):
 
   Args:
     tag: the tag.
-    values: float tensor. Of more than 2**18 values, only every k-th counts: a
+    values: float tensor. Of 2**18 values or more, only every k-th counts: a
       million values take longer than a training step. Values that are not
       finite count as 0; they would end the training without a clear message.
   """
@@ -33,18 +33,17 @@ def histogram(tag, values):
   _collect(tf.raw_ops.HistogramSummary, tag=tag, values=values)
 
 
-def image(tag, images, max_images=3):
+def image(tag, images):
   """Collects the first images of a batch, each scaled to its own range.
 
   Args:
     tag: the tag, to which TensorFlow adds `/image/0` and so on.
-    images: [n, height, width, depth]. Only the first three channels are shown.
-    max_images: number of images.
+    images: [n, height, width, depth]. Only the first three, and of them the
+      first three channels, are shown.
   """
   with tf.device('/cpu:0'):
-    images = tf.cast(images[:max_images, ..., :3], tf.float32)
-  _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=images,
-           max_images=max_images)
+    images = tf.cast(images[:3, ..., :3], tf.float32)
+  _collect(tf.raw_ops.ImageSummary, tag=tag, tensor=images)
 
 
 def filters(tag, weights):

@@ -29,24 +29,22 @@ def newest(directory):
   Raises:
     UserError: there are checkpoints, or were, and none of them is sound.
   """
-  while True:
-    paths, problems = paths_in(directory), []
-    for path in paths:
-      problem = _problem(path, identity(path))
-      if problem is None:
-        for line in problems:
-          _tell_once(f'{line}. Going on to an earlier checkpoint')
-        return path
-      problems.append(problem)
-      if paths_in(directory) != paths:
-        break  # A trainer went on meanwhile, and deleted it.
-    else:
-      if not problems and os.path.exists(os.path.join(directory, 'checkpoint')):
-        problems = ['there is none, but a file that names one, `checkpoint`']
-      if problems:
-        raise UserError(f'{directory}: no checkpoint can be read\n  '
-                        + '\n  '.join(problems))
-      return None
+  paths, problems = paths_in(directory), []
+  for path in paths:
+    problem = _problem(path, identity(path))
+    if problem is None:
+      for line in problems:
+        _tell_once(f'{line}. Going on to an earlier checkpoint')
+      return path
+    problems.append(problem)
+    if paths_in(directory) != paths:
+      return newest(directory)  # A trainer went on meanwhile, and deleted it.
+  if not problems and os.path.exists(os.path.join(directory, 'checkpoint')):
+    problems = ['there is none, but a file that names one, `checkpoint`']
+  if problems:
+    raise UserError(f'{directory}: no checkpoint can be read\n  '
+                    + '\n  '.join(problems))
+  return None
 
 
 def check_path(path):
@@ -73,7 +71,7 @@ def sound(path):
   return path
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tell_once(line):
   print(line, file=sys.stderr, flush=True)
 

@@ -42,11 +42,11 @@ def results(result, options):
     result: the `eval.Result`.
     options: the `eval.Options`. Tags have what is not their default.
   """
-  what = '_'.join([
-      options.eval_data, *['tta'] * options.tta,
-      *['raw'] * (not options.use_moving_averages),
-      *[f'first_{options.num_examples}'] * bool(options.num_examples),
-      *[options.dtype] * bool(options.dtype)])
+  what = '_'.join(filter(None, [
+      options.eval_data, options.tta and 'tta',
+      not options.use_moving_averages and 'raw',
+      options.num_examples and f'first_{options.num_examples}',
+      options.dtype]))
   return tf.Summary(value=[
       tf.Summary.Value(tag=f'evaluation/{tag}_{what}',
                        simple_value=result.metrics[name])

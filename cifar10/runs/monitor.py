@@ -44,11 +44,12 @@ class Monitor:
         self.not_finite('not all of this is finite')
 
     # The first step has a line of its own, as it includes the start.
-    if self._next is not None and number % self._run.log_frequency:
+    if self._next is None:
+      self._next = number
+    elif number % self._run.log_frequency:
       return
-    updates = 1 if self._next is None else number + 1 - self._next
     now = time.monotonic()
-    seconds = (now - self._time) / updates
+    seconds = (now - self._time) / (number + 1 - self._next)
     self._next, self._time = number + 1, now
 
     run, images = self._run, (number + 1) * self._run.global_batch

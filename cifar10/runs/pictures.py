@@ -12,18 +12,18 @@ from PIL import ImageOps
 _MOST_CLASSES_WITH_NAMES = 20
 
 
-def confusion_picture(description):
+def confusion_picture(content):
   """Draws the confusion matrix: a row for each class, a column for each
   predicted class, in percent of the row.
 
   Args:
-    description: the dict that `report.measure()` returns.
+    content: the dict that `report.measure()` returns.
 
   Returns:
     A PIL.Image.
   """
-  names = [one['name'] for one in description['classes']]
-  shares = np.array(description['confusion'], float)
+  names = [one['name'] for one in content['classes']]
+  shares = np.array(content['confusion'], float)
   shares /= shares.sum(1, keepdims=True).clip(1)
   # Green is right, red is wrong; the square root makes rare mistakes visible.
   depth = np.sqrt(shares)[..., np.newaxis]

@@ -9,7 +9,6 @@ from cifar10 import networks
 from cifar10.data import datasets
 from cifar10.networks import sizes
 from cifar10.runs import checkpoints
-from cifar10.runs.description import Options
 from cifar10.runs.description import Run
 from cifar10.util.errors import UserError
 
@@ -28,7 +27,7 @@ def prepare(options, augment=None):
   Raises:
     UserError: the data is not available, or the options do not fit it.
   """
-  checkpoints.check_path(options.train_dir)
+  checkpoints.check_path(os.path.abspath(options.train_dir))
   recipe = options.recipe or networks.find(options.network).RECIPE
   if augment:
     recipe = dataclasses.replace(
@@ -45,8 +44,7 @@ def prepare(options, augment=None):
   recipe = dataclasses.replace(recipe, crop_size=recipe.crop(data.format))
   sizes.check(options.network, recipe, data.format, augment)
   run = Run(**{
-      **{field.name: getattr(options, field.name)
-         for field in dataclasses.fields(Options)},
+      **vars(options),
       'recipe': recipe, 'dataset': data.name, 'record_format': data.format,
       'num_examples': num_examples, 'checksum': data.checksum,
       'train_dir': os.path.abspath(options.train_dir),

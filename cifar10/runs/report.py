@@ -80,13 +80,13 @@ def _calibration_error(confidences, right):
   return float(abs(gaps).sum() / len(right))
 
 
-def table(description):
+def table(content):
   """Returns the dict of `measure()` as a table in text."""
-  names = [one['name'] for one in description['classes']]
-  confusion = description['confusion'] and np.array(description['confusion'])
+  names = [one['name'] for one in content['classes']]
+  confusion = content['confusion'] and np.array(content['confusion'])
   width = max(map(len, [*names, 'all']))
   lines = [f'{"":{width}}  examples  accuracy  most often taken for']
-  for i, one in enumerate(description['classes']):
+  for i, one in enumerate(content['classes']):
     if not one['examples']:
       continue
     often = ''
@@ -98,10 +98,10 @@ def table(description):
     lines.append(f'{one["name"]:{width}}  {one["examples"]:8,}  '
                  f'{one["accuracy"]:8.1%}  {often}')
   lines.append(
-      f'{"all":{width}}  {description["examples"]:8,}  '
-      f'{description["precision_at_1"]:8.1%}  among the first three: '
-      f'{description["precision_at_3"]:.1%}; expected calibration error: '
-      f'{description["expected_calibration_error"]:.1%}')
+      f'{"all":{width}}  {content["examples"]:8,}  '
+      f'{content["precision_at_1"]:8.1%}  among the first three: '
+      f'{content["precision_at_3"]:.1%}; expected calibration error: '
+      f'{content["expected_calibration_error"]:.1%}')
   if len(names) <= _MOST_CLASSES_AS_TEXT:
     cell = max(5, len(str(confusion.max())) + 1)
     lines += ['', 'Images of a class (row) by what they were taken for:',
@@ -136,7 +136,7 @@ def save(result, run, options, directory):
   Raises:
     UserError: it cannot be written.
   """
-  description = {
+  content = {
       'checkpoint': checkpoints.fingerprint(result.checkpoint),
       'step': result.step, 'dataset': run.dataset,
       'dtype': options.dtype or run.dtype,
@@ -146,8 +146,8 @@ def save(result, run, options, directory):
       **measure(result.labels, result.probabilities,
                 run.record_format.class_names)}
   filesystem.write_text(os.path.join(directory, 'report.json'),
-                        json.dumps(description))
-  return description
+                        json.dumps(content))
+  return content
 
 
 def find(checkpoint, dtype, directories):
@@ -209,14 +209,14 @@ def publish(result, run, options, writer):
     The content of report.json.
   """
   names = run.record_format.class_names
-  description = save(result, run, options, options.eval_dir)
+  content = save(result, run, options, options.eval_dir)
   for tag, key in (
       (model.tag('Precision @ 3'), 'precision_at_3'),
       ('precision/calibration_error', 'expected_calibration_error')):
-    result.summary.value.add(tag=tag, simple_value=description[key])
+    result.summary.value.add(tag=tag, simple_value=content[key])
   drawn = {}
-  if description['confusion']:
-    drawn['confusion_matrix'] = pictures.confusion_picture(description)
+  if content['confusion']:
+    drawn['confusion_matrix'] = pictures.confusion_picture(content)
   worst = most_confident_mistakes(result.labels, result.probabilities,
                                   _MISTAKES)
   if worst.size:
@@ -232,4 +232,4 @@ def publish(result, run, options, writer):
     projector.write(
         options.eval_dir, result.features, result.files, result.start,
         result.labels[:count], result.probabilities[:count].argmax(1), names)
-  return description
+  return content

@@ -33,7 +33,7 @@ def device(name):
   return tf.device(name)
 
 
-def session(device_name=None):
+def session(device_name):
   """Returns a tf.Session of the default graph. If the graph was built on a CPU
   by `device()`, the session leaves the GPUs alone."""
   if 'cpu' in (device_name or '').lower():

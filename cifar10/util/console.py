@@ -91,10 +91,10 @@ class _Output(io.TextIOWrapper):
   training step from being saved.
 
   If standard output fails, for example because the disk is full, its text is
-  written to standard error. If standard error fails, its text is discarded, and
-  so is text for a pipe without a reader. Characters that are not in the
-  encoding are escaped, and so are those that control a terminal: names of files
-  may hold them.
+  written to standard error, but for what a pipe had not taken when its reader
+  ended. If standard error fails, its text is discarded. Characters that are not
+  in the encoding are escaped, and so are those that control a terminal: names
+  of files may hold them.
   """
 
   def __init__(self, stream, number):

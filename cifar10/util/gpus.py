@@ -23,7 +23,7 @@ def count():
   return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tell_why():
   if reason := _why_none():
     print(f'No GPU found: {reason}', file=sys.stderr, flush=True)

@@ -190,6 +190,14 @@ def test_a_path_that_is_a_pattern_is_refused(stopped, make_run, tmp_path,
   assert not os.listdir(tmp_path / 'export')
 
 
+def test_nor_may_a_relative_path_lead_into_one(make_run, tmp_path, monkeypatch):
+  (tmp_path / 'run[12]').mkdir()
+  monkeypatch.chdir(tmp_path / 'run[12]')
+  with pytest.raises(UserError, match='expected a path without'):
+    train.train(make_run(train_dir='.'))
+  assert not os.listdir('.')
+
+
 def test_a_path_with_a_closing_bracket_is_none(make_run, tmp_path):
   run = train.train(make_run(train_dir=str(tmp_path / 'a]'), max_steps=3,
                              keep_checkpoints=1, **STEPS))
