@@ -204,6 +204,13 @@ def test_mistakes(run_program, data_dir, small_run, tmp_path, program, flags,
   assert {path.name for path in tmp_path.glob('train/*')} <= {'.lock'}
 
 
+def test_imports_need_a_directory_of_their_own(run_program, tmp_path):
+  """All other commands would find them in the default one."""
+  code, _, err = run_program('dataset', f'--import_dir={tmp_path}')
+  assert (code, err) == (1, 'error: --import_dir: expected '
+                         '--data_dir=DIRECTORY, to import to\n')
+
+
 def test_evaluation_of_an_empty_file(run_program, data_dir, small_run,
                                      tmp_path):
   shutil.copytree(data_dir, tmp_path / 'data')

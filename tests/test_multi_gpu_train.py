@@ -10,6 +10,7 @@ from cifar10 import multi_gpu_train
 from cifar10 import train
 from cifar10.runs import preparation
 from cifar10.runs import sessions
+from cifar10.util.errors import UserError
 from tests import numerics
 from tests.conftest import read_checkpoint
 from tests.conftest import with_batch_size
@@ -173,6 +174,12 @@ def test_towers_share_the_devices_there_are(monkeypatch, gpus, devices):
   monkeypatch.undo()
   assert multi_gpu_train.find_devices(3, gpus, host) == [
       f'{host}{device}' for device in devices]
+
+
+def test_a_cluster_has_no_queues(make_run, tmp_path):
+  with pytest.raises(UserError, match='--input=queue: expected tfdata'):
+    multi_gpu_train.train(make_run(input='queue'), chief='a chief')
+  assert not (tmp_path / 'train').exists()
 
 
 def test_program(run_program, data_dir, tmp_path):
