@@ -54,6 +54,9 @@ def test_numbers_by_hand():
   assert found['expected_calibration_error'] == pytest.approx(
       (0.2 + 0.2 + 0.6 + 2 * 0.5 + 1) / 7)
   assert json.loads(json.dumps(found)) == found
+  # Of classes that are equally probable, the first ones count.
+  found = report.measure(np.arange(4), np.full((4, 4), 0.25), NAMES)
+  assert (found['precision_at_1'], found['precision_at_3']) == (0.25, 0.75)
 
 
 def test_calibration_of_certain_and_right_predictions():
