@@ -50,7 +50,10 @@ def run(main, with_arguments=False):
         raise UserError(f'unexpected argument {argv[1]!r}: flags are written '
                         '--name=value')
       with filesystem.explained('input or output'):
-        main(argv[1:]) if with_arguments else main()
+        if with_arguments:
+          main(argv[1:])
+        else:
+          main()
     except UserError as e:
       _fail(e)
     except KeyboardInterrupt:

@@ -76,6 +76,7 @@ def _check_same_run(run):
   for name in 'checksum', 'record_format':
     if getattr(old, name) is None:  # Earlier versions did not note it.
       old = dataclasses.replace(old, **{name: getattr(run, name)})
+  # The order of the images depends on the input, too.
   was, wanted = ({**r.identity(), 'input': r.input} for r in (old, run))
   different = [f'{name} {was.get(name)}, not {wanted.get(name)}'
                for name in {**was, **wanted}

@@ -28,8 +28,8 @@ class Loop:
   """
 
   def __init__(self, step, run, data, hooks=(), config=None):
-    """Adds the last operations to the graph, and writes run.json and
-    graph.pbtxt.
+    """Adds the last operations to the graph, writes run.json and graph.pbtxt,
+    and makes the session go on from the newest sound checkpoint.
 
     Args:
       step: the `model.Step` to repeat.
@@ -99,7 +99,7 @@ class Loop:
     run, watch = self._run, monitor.Monitor(self._run)
     number = saved = int(_without_hooks(session, tf.train.get_global_step()))
     writer.graph(self._step.train_op)
-    if number < run.max_steps:
+    if number < run.max_steps:  # It drops the evaluation of a finished run.
       writer.start(number)
     writer.text('run', f'```json\n{description.to_json(run)}\n```', number)
     writer.summary(hparams.start(run), number)

@@ -26,6 +26,7 @@ from cifar10.util.errors import UserError
 from tests.conftest import images_of
 from tests.conftest import read_checkpoint
 from tests.conftest import SMALL_RECIPE
+from tests.conftest import scalars_of
 from tests.conftest import summaries_of
 from tests.conftest import with_batch_size
 from tests.programs import run_eval
@@ -222,6 +223,10 @@ def test_the_evaluation_at_the_end_is_kept(trained, tmp_path, capsys):
                        [trained.train_dir])
   assert (found['eval_data'], found['examples']) == ('holdout', 60)
   assert f"{found['precision_at_1']:.3f}" == precisions[0]
+  # TensorBoard drops what is as late as the start of a training. The command
+  # given once more starts none.
+  train.train(trained)
+  assert ('evaluation/precision_holdout', 6) in scalars_of(trained.train_dir)
 
   for name in ('checkpoint', 'dtype', 'precision_at_1', 'examples', 'dataset',
                'eval_data'):
