@@ -253,8 +253,8 @@ def test_a_program_that_starts_again_keeps_its_checkpoints(monkeypatch):
 
 
 @pytest.mark.parametrize('output, code', [('> /dev/full', 1), ('| true', 141)])
-def test_predictions_that_are_lost_are_no_success(spawn, small_run, tmp_path,
-                                                  output, code):
+def test_predictions_that_are_lost_are_no_success(small_run, tmp_path, output,
+                                                  code):
   path = tmp_path / 'x.png'
   Image.new('RGB', (32, 32)).save(path)
   command = (f'{sys.executable} -m cifar10.predict {path} '

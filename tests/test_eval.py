@@ -109,6 +109,7 @@ def test_test_time_augmentation(trained, tmp_path, capsys):
   checkpoint = f'{trained.train_dir}/model.ckpt-8'
   result = run_eval_once(checkpoint, trained, data, num_examples=7,
                          tta=True, embeddings=3)
+  assert result.features.shape == (3, 192)
   # They are those of the image itself.
   numerics.assert_close(result.features, run_eval_once(
       checkpoint, trained, data, num_examples=7, embeddings=3).features, TERMS)

@@ -147,6 +147,9 @@ def test_a_source_that_drips_is_left(serve, part, monkeypatch, respond, reason):
   monkeypatch.setattr(download, '_SPEED_SECS', 1)
   [(_, found)] = fetch([serve(respond)], part)
   assert re.fullmatch(reason, found)
+  monkeypatch.undo()
+  assert fetch([serve(good)], part) == []
+  assert content(part) == CONTENT
 
 
 def test_all_fail(serve, part):

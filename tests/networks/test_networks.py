@@ -223,6 +223,8 @@ def test_evaluation_uses_the_statistics_of_what_was_trained_on(make_run):
               + values['softmax_linear/biases'])
     result = run_eval_once(checkpoint, run, data, eval_data)
     assert result.num_examples == len(rows)
+    assert result.metrics['Precision @ 1'] == pytest.approx(
+        (logits.argmax(1) == rows[:, 0]).mean(), abs=0.01)
     odds = np.exp(logits - logits.max(1, keepdims=True))
     # A probability is wrong by no more than the logits are.
     numerics.assert_close(
@@ -463,7 +465,8 @@ def test_what_is_not_too_small_trains(name, side, is_refused, tmp_path):
   run = with_batch_size(4, network=name, max_steps=1, data_dir=tmp_path,
                         train_dir=tmp_path / 'train')
   if is_refused:
-    with pytest.raises(UserError, match=f'cannot take images of {side}x{side}'):
+    with pytest.raises(UserError, match=f'{name} cannot take images of '
+                       f'{side}x{side}: Negative dimension'):
       train.train(run)
     assert not (tmp_path / 'train').exists()
   else:
